@@ -1,0 +1,41 @@
+// Every operator's schema, and its registration for the CPU. The Python functions in maskmatch/ops check and complete
+// the arguments; fakes and autograd are registered there.
+#include <torch/csrc/stable/library.h>
+
+#include "cpu/capability.h"
+#include "cpu/operators.h"
+
+STABLE_TORCH_LIBRARY(maskmatch, library) {
+  // Normalised images with hidden patches filled, and the patch grid, bool [N, rows, columns].
+  library.def(
+      "patch_mask(Tensor images, int patch_size, float mask_ratio, Tensor seeds, str strategy, float[] mean, "
+      "float[] std, float[] fill) -> (Tensor, Tensor)");
+  // Label uint8 [N, H, W] and confidence fp32 [N, H, W] of the mean over scales; the weights sum to one.
+  library.def(
+      "multiscale_pseudo_label(Tensor[] logits, int height, int width, int[] flipped, float[] weights, str average, "
+      "bool align_corners) -> (Tensor, Tensor)");
+  // The summed loss fp32 [], or every pixel's [N, H, W]; int64 [2] counts of non-ignored and of confident pixels; and,
+  // with_gradient, what the backward needs: the sum's gradient fp32 [N, C, h, w], or log sum exp fp32 [N, H, W].
+  library.def(
+      "upsample_cross_entropy(Tensor logits, Tensor target, Tensor? confidence, float threshold, "
+      "Tensor? pixel_weight, Tensor? class_weight, int ignore_index, float label_smoothing, bool align_corners, "
+      "bool per_pixel, bool with_gradient) -> (Tensor, Tensor, Tensor)");
+  // The gradient of the logits, in their dtype, from that of every pixel's loss.
+  library.def(
+      "upsample_cross_entropy_backward(Tensor grad_output, Tensor logits, Tensor target, Tensor log_sum, "
+      "Tensor? confidence, float threshold, Tensor? pixel_weight, Tensor? class_weight, int ignore_index, "
+      "float label_smoothing, bool align_corners) -> Tensor");
+  // Compiled instruction sets and the one in use, such as "default avx2 avx512:avx2".
+  library.def("cpu_capability() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(maskmatch, CPU, library) {
+  library.impl("patch_mask", TORCH_BOX(&maskmatch::cpu::patch_mask));
+  library.impl("multiscale_pseudo_label", TORCH_BOX(&maskmatch::cpu::multiscale_pseudo_label));
+  library.impl("upsample_cross_entropy", TORCH_BOX(&maskmatch::cpu::upsample_cross_entropy));
+  library.impl("upsample_cross_entropy_backward", TORCH_BOX(&maskmatch::cpu::upsample_cross_entropy_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(maskmatch, CompositeExplicitAutograd, library) {
+  library.impl("cpu_capability", TORCH_BOX(&maskmatch::cpu_capability));
+}

@@ -1,0 +1,129 @@
+"""The command line: dataclasses as options, YAML files as defaults, mistakes as one line and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from maskmatch.config import Config, validate
+from maskmatch.errors import UserError
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # as the shell reports SIGINT
+
+
+class Parser(ArgumentParser):
+    """An ArgumentParser whose errors are one line that names the option, what was expected and what was got."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        options = [option for action in self._actions for option in action.option_strings]
+        print(f"{self.prog}: error: {one_line(message, options)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def train_parser() -> Parser:
+    """The options of `maskmatch.train`: every field of Config."""
+    parser = Parser(
+        prog="maskmatch.train",
+        description="Train a segmentation network on few labelled and many unlabelled images with MaskMatch.",
+    )
+    parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")
+    parser.add_class_arguments(Config, skip={"fused", "output", "resume"})
+    parser.add_argument(
+        "--fused",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=Config.fused,
+        help="Use the compiled operators (default); --no-fused takes their plain PyTorch definition.",
+    )
+    parser.add_argument("--output", type=str | None, default=None, help="Folder of the run; default runs/NAME-DATE-TIME.")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        default=Config.resume,
+        help="never, auto (the default of a bare --resume: from the last checkpoint in --output) or a checkpoint.",
+    )
+    return parser
+
+
+def parse_train(argv: Sequence[str]) -> Config:
+    """The validated configuration of a training run; exits with code 2 where the command line is wrong."""
+    parser = train_parser()
+    namespace = parser.parse_args(_with_config_of_data(_bracket_lists(list(argv))))
+    namespace.pop("config", None)
+    options = parser.instantiate(namespace).as_dict()
+    config = Config(**options)
+    validate(config)
+    return config
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def run(command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None) -> int:
+    """Run a command line; what the user did wrong becomes one line and exit code 2."""
+    try:
+        command(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except OSError as error:  # a full disk, a folder that went away: nothing that a traceback explains better
+        where = f" {error.filename}" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; go on from the last checkpoint with --output and --resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def one_line(message: str, options: list[str]) -> str:
+    """A parser's message as one line, with the nearest option where one was misspelt."""
+    message = re.sub(r"\s+", " ", message).strip()
+    if unknown := re.match(r"unrecognized arguments: (\S+)", message, re.IGNORECASE):
+        return _unknown(unknown.group(1).split("=")[0], options)
+    if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        return _unknown(f"--{unknown.group(1)}.{unknown.group(2)}", options)
+    if wrong := re.match(r'Parser key "([\w.]+)": (.*?)\.? (?:Got value|Given value type: .* Given value): (.*)', message):
+        name, problem, value = wrong.groups()
+        if literal := re.search(r"Literal\[(.*?)\]", problem):
+            expected = "one of " + literal.group(1).replace("'", "")
+        else:
+            types = re.findall(r"Expected an? (?:<class '(\w+)'>|(\w+))", problem)
+            expected = " or ".join(a or b for a, b in types).replace("NoneType", "null") or problem
+        return f"{name}: expected {expected}, got {value}"
+    return re.sub(r'^Parser key "([\w.]+)":', r"\1:", message)
+
+
+def _unknown(name: str, options: list[str]) -> str:
+    if not name.startswith("-"):
+        return f"unexpected argument {name}; options begin with --"
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"unknown option {name}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+
+
+def _bracket_lists(argv: list[str]) -> list[str]:
+    """`96,128` -> `[96,128]`: lists and sizes need no quotes on the command line."""
+    return [re.sub(r"^((?:--[\w.]+=)?)([\d.]+(?:,[\d.]+)+)$", r"\1[\2]", argument) for argument in argv]
+
+
+def _with_config_of_data(argv: list[str]) -> list[str]:
+    """Put the data set's own YAML file first where --data.name is given and --config is not."""
+    if any(argument.split("=")[0] == "--config" for argument in argv):
+        return argv
+    for i, argument in enumerate(argv):
+        name = argument[len("--data.name=") :] if argument.startswith("--data.name=") else None
+        if argument == "--data.name" and i + 1 < len(argv):
+            name = argv[i + 1]
+        if name in ("voc", "cityscapes"):
+            return ["--config", str(config_folder() / f"{name}.yaml"), *argv]
+    return argv

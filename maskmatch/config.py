@@ -1,0 +1,210 @@
+"""Every option of a run and its default, in one place.
+
+The defaults are those of the built-in data set; configs/*.yaml hold the values of the others.
+`None` means "follows from the rest of the configuration"; `maskmatch.training.schedules.resolve` fills it in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maskmatch.errors import UserError
+
+
+@dataclass
+class DataConfig:
+    """What is trained on, and how an image becomes a training view."""
+
+    name: Literal["builtin", "folder", "voc", "cityscapes"] = "builtin"
+    """Layout of the data on disk; `builtin` is drawn on first use."""
+    root: str | None = None
+    """Folder of the data set; for `builtin` the place where it is kept, by default the user's cache."""
+    labeled: str | None = None
+    """List file of the labelled images, `image mask` on a line; sought in the current folder, then under root."""
+    unlabeled: str | None = None
+    """List file of the unlabelled images; masks named in it are not read."""
+    val: str | None = None
+    """List file of the validation images."""
+    test: str | None = None
+    """List file of the test images."""
+    num_classes: int | None = None
+    """Number of classes; known for builtin, voc and cityscapes."""
+    class_names: list[str] | None = None
+    """One name a class, for tables and pictures."""
+    crop_size: int | tuple[int, int] = 64
+    """Height and width of a training view, `N` or `H,W`."""
+    scale_range: tuple[float, float] = (0.75, 1.5)
+    """Range of the random resize, relative to the image."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    jitter: float = 0.8
+    """Probability of the strong view's colour jitter."""
+    brightness: float = 0.3
+    """Strength of the brightness jitter: a factor from [1 - v, 1 + v]."""
+    contrast: float = 0.3
+    """Strength of the contrast jitter."""
+    saturation: float = 0.3
+    """Strength of the saturation jitter."""
+    hue: float = 0.05
+    """Strength of the hue jitter, as a part of the full circle."""
+    grayscale: float = 0.0
+    """Probability that the strong view is gray."""
+    blur: float = 0.5
+    """Probability that the strong view is blurred, with sigma from [0.1, 2.0] pixels."""
+    loader: Literal["auto", "dali", "torch"] = "auto"
+    """Who decodes and augments."""
+    workers: int = 1
+    """Threads (DALI) or processes (torch) that prepare batches."""
+
+
+@dataclass
+class ModelConfig:
+    """The student network; the teacher is a copy of it."""
+
+    arch: str = "fpn"
+    """Architecture of segmentation_models.pytorch, by name."""
+    encoder: str = "tu-resnet10t"
+    """Encoder of segmentation_models.pytorch, by name; `tu-` prefixes timm's."""
+    encoder_weights: str = "none"
+    """`none`, `imagenet` (downloads) or the path of a .safetensors or .pth file."""
+    output_stride: int | None = None
+    """Output stride of a dilated encoder (DeepLab); None is the architecture's own."""
+
+
+@dataclass
+class MethodConfig:
+    """MaskMatch and the parts that can be switched off or exchanged."""
+
+    supervised_only: bool = False
+    """Leave the unlabelled images out; the EMA teacher is still kept."""
+    consistency: bool = True
+    """L_u: agree with the pseudo-labels on the strong view."""
+    cutmix: bool = True
+    """Mix the strong views of images 2i and 2i+1."""
+    lcr: bool = True
+    """L_m, local consistency: agree with the pseudo-labels on a view with most patches hidden."""
+    threshold: float = 0.95
+    """Confidence that a pseudo-label needs to count, tau."""
+    lambda_u: float = 1.0
+    """Weight of L_u after the ramp."""
+    lambda_m: float = 0.2
+    """Weight of L_m after the ramp."""
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.5])
+    """Scales at which the teacher sees the weak view."""
+    average: Literal["probability", "logit"] = "probability"
+    """What is averaged over the scales."""
+    masking: Literal["random", "block", "grid"] = "random"
+    """How the hidden patches are chosen."""
+    mask_ratio: float = 0.3
+    """Share of the patches that are hidden."""
+    patch_size: int = 8
+    """Side of a patch in pixels."""
+    masked_view: Literal["weak", "strong"] = "weak"
+    """Which view is masked for L_m."""
+    region: Literal["all", "visible", "hidden"] = "all"
+    """Pixels of L_m."""
+    warmup_steps: int | None = None
+    """Steps of supervised training before the unlabelled losses; default 10 % of the steps."""
+    ramp_steps: int | None = None
+    """Steps over which the unlabelled losses then rise to their weights; default 10 % of the steps."""
+    ema_momentum: float | None = None
+    """Momentum of the teacher; default 1 - 10 / steps, between 0.9 and 0.999."""
+    strong_updates_bn: bool = True
+    """Whether the strong view's forward updates the running statistics of BatchNorm."""
+    masked_updates_bn: bool = False
+    """Whether the masked view's forward updates the running statistics of BatchNorm."""
+
+
+@dataclass
+class TrainConfig:
+    """The loop."""
+
+    steps: int | None = None
+    """Optimizer steps; default 600 where epochs are not set either."""
+    epochs: int | None = None
+    """Passes over the unlabelled list (the labelled one with supervised_only), instead of steps."""
+    batch_size: int = 8
+    """Labelled images a step and process, and as many unlabelled."""
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    lr: float = 1e-3
+    """Learning rate of the encoder at the start of the poly schedule."""
+    head_lr_multiplier: float = 1.0
+    """Learning rate of everything but the encoder, relative to lr."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 1e-2
+    poly_power: float = 0.9
+    """lr * (1 - step / steps) ** poly_power."""
+    seed: int = 0
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    validate_every: int | None = None
+    """Steps between validations; default a tenth of the run."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; default a tenth of the run."""
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    fused: bool = True
+    """Use the compiled operators; `--no-fused` takes their plain PyTorch definition."""
+    output: str | None = None
+    """Folder of the run; default a new runs/NAME-DATE-TIME."""
+    resume: str = "never"
+    """`never`, `auto` (from the last checkpoint, or step 0 where there is none) or a checkpoint's path."""
+
+
+def validate(config: Config) -> None:
+    """Refuse values that no run can have.
+
+    Raises:
+        UserError: names the option, what it takes and what it got.
+    """
+    data, method, train = config.data, config.method, config.train
+    sides = (data.crop_size,) if isinstance(data.crop_size, int) else data.crop_size
+    low, high = data.scale_range
+    unit = "a number from 0 to 1"
+    rules: list[tuple[str, object, bool, str]] = [
+        ("data.crop_size", data.crop_size, min(sides) > 0, "positive"),
+        ("data.scale_range", data.scale_range, 0 < low <= high, "two positive numbers, the smaller one first"),
+        *((f"data.{name}", getattr(data, name), 0 <= getattr(data, name) <= 1, unit) for name in _PROBABILITIES),
+        *((f"data.{name}", getattr(data, name), getattr(data, name) >= 0, "at least 0") for name in _STRENGTHS),
+        ("data.hue", data.hue, 0 <= data.hue <= 0.5, "a number from 0 to 0.5"),
+        ("data.num_classes", data.num_classes, 1 <= (data.num_classes or 1) <= 255, "a number from 1 to 255"),
+        ("data.workers", data.workers, data.workers >= 1, "at least 1"),
+        ("method.threshold", method.threshold, 0 <= method.threshold <= 1, unit),
+        ("method.mask_ratio", method.mask_ratio, 0 <= method.mask_ratio <= 1, unit),
+        ("method.patch_size", method.patch_size, method.patch_size >= 1, "at least 1"),
+        ("method.scales", method.scales, bool(method.scales) and min(method.scales) > 0, "a list of positive numbers"),
+        ("method.lambda_u", method.lambda_u, method.lambda_u >= 0, "at least 0"),
+        ("method.lambda_m", method.lambda_m, method.lambda_m >= 0, "at least 0"),
+        ("method.warmup_steps", method.warmup_steps, (method.warmup_steps or 0) >= 0, "at least 0"),
+        ("method.ramp_steps", method.ramp_steps, (method.ramp_steps or 0) >= 0, "at least 0"),
+        ("method.ema_momentum", method.ema_momentum, 0 <= (method.ema_momentum or 0) <= 1, unit),
+        ("train.steps", train.steps, train.steps is None or train.steps >= 1, "at least 1"),
+        ("train.epochs", train.epochs, train.epochs is None or train.epochs >= 1, "at least 1"),
+        ("train.batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
+        ("train.lr", train.lr, train.lr > 0, "positive"),
+        ("train.seed", train.seed, 0 <= train.seed < 2**31, "a number from 0 to 2147483647"),
+        ("train.validate_every", train.validate_every, (train.validate_every or 1) >= 1, "at least 1"),
+        ("train.checkpoint_every", train.checkpoint_every, (train.checkpoint_every or 1) >= 1, "at least 1"),
+    ]
+    for name, value, right, expected in rules:
+        if not right:
+            raise UserError(f"{name} must be {expected}, got {value}")
+    if train.steps is not None and train.epochs is not None:
+        raise UserError(f"train.steps and train.epochs exclude each other, got {train.steps} and {train.epochs}")
+    if method.cutmix and method.consistency and not method.supervised_only and train.batch_size % 2:
+        raise UserError(f"CutMix pairs images: train.batch_size must be even, or method.cutmix false; got {train.batch_size}")
+
+
+_PROBABILITIES = ("flip", "jitter", "grayscale", "blur")
+_STRENGTHS = ("brightness", "contrast", "saturation")

@@ -1,0 +1,82 @@
+"""Data sets, their checks, and the loaders that turn them into training batches."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import torch
+
+from maskmatch.config import DataConfig
+from maskmatch.data.check import check_dataset
+from maskmatch.data.dataset import Dataset, Pair
+from maskmatch.data.files import read_image, read_mask
+from maskmatch.data.layouts import load_dataset
+from maskmatch.data.loader import BatchMaker, Decoder, Loader
+from maskmatch.data.torch_loader import TorchDecoder
+from maskmatch.errors import UserError
+
+__all__ = [
+    "Dataset",
+    "Loader",
+    "Pair",
+    "check_dataset",
+    "load_dataset",
+    "make_loader",
+    "read_image",
+    "read_mask",
+]
+
+AUTO = {"linux": "dali"}
+"""What `data.loader auto` takes on a platform where it is installed; `torch` everywhere else."""
+
+
+def make_loader(
+    dataset: Dataset,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    device: torch.device,
+    supervised_only: bool,
+) -> Loader:
+    """An endless iterator of batches that begins with that of step `start_step`; close it after use.
+
+    A step's batch follows from the lists, `config`, `batch_size`, `seed` and the step alone. Without the unlabelled
+    images (`supervised_only`) the batch's last four fields are None.
+    """
+    size = config.crop_size
+    crop = (size, size) if isinstance(size, int) else (size[0], size[1])
+    name = _choose(config.loader)
+    decode: Decoder = TorchDecoder(crop)
+    if name == "dali":
+        from maskmatch.data.dali_loader import DaliDecoder
+
+        images = batch_size if supervised_only else 2 * batch_size
+        decode = DaliDecoder(crop, batch_size=images, threads=max(1, config.workers), device=device)
+    make = BatchMaker(
+        dataset,
+        config,
+        decode,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        supervised_only=supervised_only,
+    )
+    # DALI has threads of its own under the one that feeds it.
+    threads = 1 if name == "dali" else max(1, config.workers)
+    return Loader(name, make, start_step=start_step, threads=threads)
+
+
+def _choose(name: str) -> str:
+    installed = (
+        importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
+    )
+    if name == "auto":
+        return AUTO.get(sys.platform, "torch") if installed else "torch"
+    if name == "dali" and not installed:
+        raise UserError(
+            "data.loader: expected an installed nvidia-dali for `dali`, found none (use auto or torch)"
+        )
+    return name

@@ -1,0 +1,100 @@
+"""Decoding and cropping with NVIDIA DALI: on the GPU where there is one, else by its CPU operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nvidia.dali import fn, pipeline_def, types
+from torch import Tensor
+
+from maskmatch.data.files import image_size, read_bytes, read_image
+from maskmatch.data.loader import Item
+from maskmatch.data.views import Geometry, plan
+from maskmatch.errors import UserError
+
+
+class DaliDecoder:
+    """Weak views on `device`. The bytes and the parameters are handed in, so a batch depends on its items alone.
+
+    A pipeline runs one batch at a time: call it from one thread.
+    """
+
+    def __init__(self, crop: tuple[int, int], *, batch_size: int, threads: int, device: torch.device) -> None:
+        self.crop = crop
+        self.device = device
+        on_gpu = device.type == "cuda"
+        self.pipeline = _pipeline(
+            crop,
+            on_gpu,
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=(device.index or 0) if on_gpu else None,
+            # The static executor would overwrite a batch that is still held.
+            exec_dynamic=True,
+            prefetch_queue_depth=1,
+        )
+        self.pipeline.build()
+
+    def __call__(self, items: Sequence[Item]) -> tuple[Tensor, list[Geometry]]:
+        """Weak views, uint8 [N, H, W, 3], and how each was cut out."""
+        files = [read_bytes(pair.image) for pair, _ in items]
+        geometries = []
+        for file, (pair, sample) in zip(files, items, strict=True):
+            width, height = image_size(file, pair.image)
+            geometries.append(plan(height, width, sample, self.crop))
+        regions = np.array([geometry.region for geometry in geometries], np.float32)
+        inputs = {
+            "files": [np.frombuffer(file, np.uint8) for file in files],
+            "start": np.ascontiguousarray(regions[:, :2]),
+            "end": np.ascontiguousarray(regions[:, 2:]),
+            "size": np.array([geometry.size for geometry in geometries], np.float32),
+            "flip": np.array([geometry.flip for geometry in geometries], np.int32),
+        }
+        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+        try:
+            (views,) = self.pipeline.run(stream, **inputs)
+        except RuntimeError as error:
+            raise _named([pair.image for pair, _ in items], error) from error
+        return torch.from_dlpack(views.as_tensor()), geometries
+
+
+@pipeline_def  # type: ignore[arg-type]
+def _pipeline(crop: tuple[int, int], on_gpu: bool) -> Any:
+    """Files and geometry -> padded weak views."""
+    files, start, end, size, flip = (
+        fn.external_source(name=name, batch=True) for name in ("files", "start", "end", "size", "flip")
+    )
+    images: Any = fn.decoders.image(
+        files,
+        device="mixed" if on_gpu else "cpu",
+        output_type=types.DALIImageType.RGB,
+        adjust_orientation=False,
+    )
+    images = fn.resize(
+        images,
+        size=size,
+        roi_start=start,
+        roi_end=end,
+        roi_relative=False,
+        interp_type=types.DALIInterpType.INTERP_LINEAR,
+        antialias=True,
+    )
+    images = fn.flip(images, horizontal=flip)
+    return fn.pad(images, axes=(0, 1), shape=crop, fill_value=0)
+
+
+def _named(paths: Sequence[Path], error: RuntimeError) -> UserError:
+    """DALI names no file: decode the batch's files again to find the broken one."""
+    for path in paths:
+        try:
+            read_image(path)
+        except UserError as named:
+            return named
+    first_line = str(error).strip().partition("\n")[0]
+    return UserError(
+        f"DALI cannot decode one of {len(paths)} images (data.loader torch may): {first_line}: {paths[0]}, ..."
+    )

@@ -1,0 +1,166 @@
+"""From a step number to a training batch, and the loader that does it ahead of time.
+
+`BatchMaker` is a pure function of the step; a `Decoder` is the part of it that DALI and torch do differently.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskmatch.batch import Batch
+from maskmatch.config import DataConfig
+from maskmatch.data.dataset import Dataset, Pair
+from maskmatch.data.files import read_mask
+from maskmatch.data.sampling import LABELED, UNLABELED, Sample, samples_of_step
+from maskmatch.data.views import Geometry, crop_mask, strong_view, strong_view_on_device
+from maskmatch.errors import UserError
+
+Item = tuple[Pair, Sample]
+
+
+class Decoder(Protocol):
+    """Decodes, resizes, crops, flips and pads the images of a batch."""
+
+    def __call__(self, items: Sequence[Item]) -> tuple[Tensor, list[Geometry]]:
+        """Weak views, uint8 [N, H, W, 3], and how each was cut out."""
+        ...
+
+
+class BatchMaker:
+    """step -> batch. Labelled and unlabelled images are two independent streams over their lists."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: DataConfig,
+        decode: Decoder,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        supervised_only: bool,
+    ) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.decode = decode
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.supervised_only = supervised_only
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, on the device."""
+        labeled = self._items(step, LABELED, self.dataset.labeled)
+        unlabeled = [] if self.supervised_only else self._items(step, UNLABELED, self.dataset.unlabeled)
+        views, geometries = self.decode(labeled + unlabeled)
+        count = len(labeled)
+        target = self._targets(labeled, geometries[:count], views.shape[1:3])
+        if self.supervised_only:
+            batch = Batch(_channels_first(views), target, None, None, None, None)
+        else:
+            weak, samples = views[count:], [sample for _, sample in unlabeled]
+            batch = Batch(
+                images=_channels_first(views[:count]),
+                target=target,
+                weak=_channels_first(weak),
+                strong=_channels_first(_strong_views(weak, samples, geometries[count:])),
+                valid=_valid(geometries[count:], views.shape[1:3]),
+                seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
+            )
+        return Batch(*(None if tensor is None else tensor.to(self.device) for tensor in batch))  # type: ignore[arg-type]
+
+    def _items(self, step: int, stream: int, pairs: Sequence[Pair]) -> list[Item]:
+        samples = samples_of_step(
+            step,
+            batch_size=self.batch_size,
+            length=len(pairs),
+            seed=self.seed,
+            stream=stream,
+            config=self.config,
+        )
+        return [(pairs[sample.index], sample) for sample in samples]
+
+    def _targets(self, items: Sequence[Item], geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
+        """Masks cut out like their images, uint8 [N, H, W]. Both loaders do it here, so their targets are equal."""
+        target = np.empty((len(items), *size), np.uint8)
+        for (pair, _), geometry, out in zip(items, geometries, target, strict=True):
+            if pair.mask is None:
+                raise UserError(f"expected a mask for the labelled image, got none: {pair.image}")
+            crop_mask(read_mask(pair.mask, self.dataset.mask_table), geometry, out)
+        return torch.from_numpy(target)
+
+
+def _strong_views(weak: Tensor, samples: Sequence[Sample], geometries: Sequence[Geometry]) -> Tensor:
+    """Strong views of uint8 [N, H, W, 3] weak ones, computed where those are."""
+    strong = torch.zeros_like(weak)
+    for view, sample, geometry, out in zip(weak, samples, geometries, strong, strict=True):
+        height, width = geometry.size
+        view, out = view[:height, :width], out[:height, :width]
+        if weak.is_cuda:
+            out.copy_(strong_view_on_device(view, sample))
+        else:
+            out.numpy()[:] = strong_view(view.numpy(), sample)
+    return strong
+
+
+def _valid(geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
+    """bool [N, H, W], False on padding."""
+    valid = torch.zeros((len(geometries), *size), dtype=torch.bool)
+    for geometry, out in zip(geometries, valid, strict=True):
+        out[: geometry.size[0], : geometry.size[1]] = True
+    return valid
+
+
+def _channels_first(views: Tensor) -> Tensor:
+    """[N, H, W, 3] -> [N, 3, H, W] in channels-last memory, without a copy."""
+    return views.permute(0, 3, 1, 2)
+
+
+class Loader(Iterator[Batch]):
+    """Endless batches from step `start_step` on, made ahead of time by threads.
+
+    The threads spend their time in image libraries that release the interpreter. An error of one step is raised
+    where that step's batch is asked for.
+    """
+
+    def __init__(self, name: str, make: Callable[[int], Batch], *, start_step: int, threads: int) -> None:
+        self.name = name
+        self._make = make
+        self._next_step = start_step
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-loader")
+        self._pending: deque[Future[Batch]] = deque()
+        for _ in range(threads + 1):
+            self._submit()
+
+    def _submit(self) -> None:
+        self._pending.append(self._pool.submit(self._make, self._next_step))
+        self._next_step += 1
+
+    def __next__(self) -> Batch:
+        if not self._pending:
+            raise StopIteration
+        try:
+            batch = self._pending.popleft().result()
+            self._submit()
+        except BaseException:
+            self.close()
+            raise
+        return batch
+
+    def close(self) -> None:
+        """End the threads; batches not yet taken are dropped."""
+        self._pending.clear()
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

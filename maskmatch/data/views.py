@@ -1,0 +1,136 @@
+"""From a decoded image and a sample's parameters to its training views, on the CPU.
+
+Image arrays are uint8 [H, W, 3] RGB, masks uint8 [H, W].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from maskmatch.batch import IGNORE_INDEX
+from maskmatch.data.sampling import Sample
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize and crop of one image. Only the source region that survives the crop is resized."""
+
+    size: tuple[int, int]  # height, width of the surviving part of the crop; the rest is padding
+    region: tuple[
+        float, float, float, float
+    ]  # top, left, bottom, right of its source in the image, in pixels
+    flip: bool
+
+
+def plan(height: int, width: int, sample: Sample, crop: tuple[int, int]) -> Geometry:
+    """Resize a [height, width] image by `sample.scale`, then cut out a window of at most `crop`."""
+    top, bottom, out_h = _window(height, sample.scale, sample.crop_y, crop[0])
+    left, right, out_w = _window(width, sample.scale, sample.crop_x, crop[1])
+    return Geometry((out_h, out_w), (top, left, bottom, right), sample.flip)
+
+
+def _window(length: int, scale: float, position: float, crop: int) -> tuple[float, float, int]:
+    """Start and end in the source, and the number of pixels, of a crop along one axis."""
+    resized = max(1, round(length * scale))
+    size = min(crop, resized)
+    start = min(int(position * (resized - size + 1)), resized - size)
+    return start * length / resized, (start + size) * length / resized, size
+
+
+def crop_image(image: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
+    """Write the weak view into `out`, uint8 [crop_h, crop_w, 3]; padding is 0."""
+    top, left, bottom, right = geometry.region
+    height, width = geometry.size
+    # Pillow's bilinear filter widens when it shrinks (antialias) and looks beyond the box at its borders,
+    # so this equals the crop of the whole resized image.
+    resized = Image.fromarray(image).resize(
+        (width, height), Image.Resampling.BILINEAR, (left, top, right, bottom)
+    )
+    view = np.asarray(resized)
+    out[:height, :width] = view[:, ::-1] if geometry.flip else view
+    out[height:] = 0
+    out[:, width:] = 0
+
+
+def crop_mask(mask: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
+    """Write the mask of the weak view into `out`, uint8 [crop_h, crop_w]; padding is IGNORE_INDEX."""
+    top, left, bottom, right = geometry.region
+    height, width = geometry.size
+    rows = _nearest(top, bottom, height)
+    columns = _nearest(left, right, width)
+    out[:] = IGNORE_INDEX
+    out[:height, :width] = mask[rows[:, None], columns[::-1] if geometry.flip else columns]
+
+
+def _nearest(start: float, end: float, count: int) -> np.ndarray:
+    """Source indices of `count` output pixels, by their centres."""
+    return (start + (np.arange(count) + 0.5) * ((end - start) / count)).astype(np.intp)
+
+
+def strong_view(image: np.ndarray, sample: Sample) -> np.ndarray:
+    """The colour-disturbed copy of a weak view (without its padding), by OpenCV."""
+    for name, factor in sample.jitter:
+        image = _JITTER[name](image, factor)
+    if sample.grayscale:
+        image = np.repeat(_gray(image)[..., None], 3, axis=2)
+    if sample.blur:
+        size = _blur_size(sample.blur)
+        image = cv2.GaussianBlur(image, (size, size), sample.blur, borderType=cv2.BORDER_REFLECT_101)
+    return image
+
+
+def strong_view_on_device(image: Tensor, sample: Sample) -> Tensor:
+    """`strong_view` of a uint8 [H, W, 3] tensor where it is, by torchvision."""
+    from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+
+    image = image.permute(2, 0, 1)
+    for name, factor in sample.jitter:
+        image = getattr(functional, f"adjust_{name}")(image, factor)
+    if sample.grayscale:
+        image = functional.rgb_to_grayscale(image, num_output_channels=3)
+    if sample.blur:
+        size = _blur_size(sample.blur)
+        image = functional.gaussian_blur(image, [size, size], [sample.blur, sample.blur])
+    return image.permute(1, 2, 0)
+
+
+def _blur_size(sigma: float) -> int:
+    """Side of a Gaussian kernel that reaches three sigmas."""
+    return 2 * math.ceil(3 * sigma) + 1
+
+
+# The meanings are those of torchvision's ColorJitter on uint8 images.
+
+
+def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    return cv2.convertScaleAbs(image, alpha=factor)
+
+
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    mean = float(_gray(image).mean())
+    ramp = np.arange(256, dtype=np.float32)
+    return cv2.LUT(image, (factor * ramp + (1 - factor) * mean).round().clip(0, 255).astype(np.uint8))
+
+
+def _saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    gray = np.array([0.299, 0.587, 0.114], np.float32) * (1 - factor)
+    return cv2.transform(image, gray + factor * np.eye(3, dtype=np.float32))
+
+
+def _hue(image: np.ndarray, factor: float) -> np.ndarray:
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(factor * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+
+
+def _gray(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+_JITTER = {"brightness": _brightness, "contrast": _contrast, "saturation": _saturation, "hue": _hue}

@@ -1,0 +1,23 @@
+"""Which forwards update the running statistics of BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
+    """Inside, forwards in training mode normalise with the batch's statistics, but record them only if `update`."""
+    norms = [] if update else [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

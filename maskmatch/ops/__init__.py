@@ -1,0 +1,18 @@
+"""Fused operators of semi-supervised segmentation, usable in any trainer.
+
+    from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
+
+Every operator has one definition in plain PyTorch (`reference`) and compiled forms that compute the same without
+ever building a tensor of full-resolution logits. `use_backend` and the environment variable MASKMATCH_BACKEND
+choose between them.
+"""
+
+from __future__ import annotations
+
+from maskmatch.ops import philox
+from maskmatch.ops._backend import info, use_backend
+from maskmatch.ops.multiscale_pseudo_label import multiscale_pseudo_label
+from maskmatch.ops.patch_mask import patch_mask
+from maskmatch.ops.upsample_cross_entropy import upsample_cross_entropy
+
+__all__ = ["info", "multiscale_pseudo_label", "patch_mask", "philox", "upsample_cross_entropy", "use_backend"]

@@ -1,0 +1,32 @@
+import copy
+
+import torch
+
+from maskmatch.method import Teacher
+
+
+def test_teacher_is_the_moving_average(network):
+    teacher = Teacher(network, momentum=0.75)
+    expected = copy.deepcopy(network.state_dict())
+    for step in range(6):
+        with torch.no_grad():
+            for tensor in [*network.parameters(), network.norm.running_mean]:
+                tensor.add_(torch.randn_like(tensor))
+        network.norm.num_batches_tracked += 1
+        teacher.update(network, step)
+        momentum = min(1 - 1 / (step + 1), 0.75)
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                expected[name] = momentum * expected[name] + (1 - momentum) * value
+            else:
+                expected[name] = value.clone()
+    for name, value in teacher.network.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_teacher_is_never_trained(network):
+    teacher = Teacher(network.train(), momentum=0.9)
+    assert not teacher.network.training and network.training
+    logits = teacher(torch.randn(2, 3, 8, 8))
+    assert not logits.requires_grad and not logits.is_inference()
+    assert not any(parameter.requires_grad for parameter in teacher.network.parameters())

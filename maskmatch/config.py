@@ -62,9 +62,9 @@ class DataConfig:
 class ModelConfig:
     """The student network; the teacher is a copy of it."""
 
-    arch: str = "fpn"
+    arch: str = "deeplabv3plus"
     """Architecture of segmentation_models.pytorch, by name."""
-    encoder: str = "tu-resnet10t"
+    encoder: str = "tu-test_resnet"
     """Encoder of segmentation_models.pytorch, by name; `tu-` prefixes timm's."""
     encoder_weights: str = "none"
     """`none`, `imagenet` (downloads) or the path of a .safetensors or .pth file."""

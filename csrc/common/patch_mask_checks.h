@@ -49,6 +49,8 @@ inline PatchMaskPlan plan_patch_mask(const Tensor& images, int64_t patch_size, d
   check_range("mask_ratio", mask_ratio, 0, 1);
 
   PatchMaskPlan plan;
+  check_range("images height", static_cast<double>(images.size(2)), 1, 1 << 30);
+  check_range("images width", static_cast<double>(images.size(3)), 1, 1 << 30);
   plan.count = images.size(0);
   plan.channels = images.size(1);
   plan.height = images.size(2);

@@ -43,12 +43,15 @@ def make_loader(
 ) -> Loader:
     """An endless iterator of batches that begins with that of step `start_step`; close it after use.
 
-    A step's batch follows from the lists, `config`, `batch_size`, `seed` and the step alone. Without the unlabelled
-    images (`supervised_only`) the batch's last four fields are None.
+    A step's batch follows from the lists, `config`, `batch_size`, `seed` and the step alone. With
+    `supervised_only` the batch's last four fields are None.
+
+    Raises UserError where `config.loader` is not installed; the loader raises it, naming the file, where a
+    file cannot be read.
     """
     size = config.crop_size
     crop = (size, size) if isinstance(size, int) else (size[0], size[1])
-    name = _choose(config.loader)
+    name = choose_loader(config.loader)
     decode: Decoder = TorchDecoder(crop)
     if name == "dali":
         from maskmatch.data.dali_loader import DaliDecoder
@@ -69,14 +72,17 @@ def make_loader(
     return Loader(name, make, start_step=start_step, threads=threads)
 
 
-def _choose(name: str) -> str:
-    installed = (
+def choose_loader(name: str) -> str:
+    """`dali` or `torch`, for the option `data.loader`."""
+    if name == "auto":
+        return AUTO.get(sys.platform, "torch") if dali_installed() else "torch"
+    if name == "dali" and not dali_installed():
+        raise UserError("data.loader: expected nvidia-dali to be installed, found none (use auto or torch)")
+    return name
+
+
+def dali_installed() -> bool:
+    """Whether nvidia-dali can be imported (it is not, which would take a while)."""
+    return (
         importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
     )
-    if name == "auto":
-        return AUTO.get(sys.platform, "torch") if installed else "torch"
-    if name == "dali" and not installed:
-        raise UserError(
-            "data.loader: expected an installed nvidia-dali for `dali`, found none (use auto or torch)"
-        )
-    return name

@@ -27,8 +27,8 @@ _JPEG_END = b"\xff\xd9"
 def check_dataset(dataset: Dataset, *, supervised_only: bool) -> None:
     """Check header and end of every listed file, and decode the masks of the labelled and validation images.
 
-    Raises UserError for the first file, in the order of the lists, that is missing, truncated or no image, and for
-    the first mask whose size differs from its image's or that holds a value that is neither a class nor 255.
+    Raises UserError for the first file that is missing, truncated or no image, and for the first mask whose
+    size differs from its image's or that holds a value that is neither a class nor 255.
     """
     valid = (dataset.mask_table < dataset.num_classes) | (dataset.mask_table == IGNORE_INDEX)
 
@@ -43,8 +43,8 @@ def check_dataset(dataset: Dataset, *, supervised_only: bool) -> None:
     present = sum(_each(check_decoded, dataset.labeled), np.zeros(256, bool))
     if dataset.num_classes > 1 and np.array_equal(np.flatnonzero(present), [0, IGNORE_INDEX]):
         raise UserError(
-            f"mask values: expected classes 0..{dataset.num_classes - 1}, got only 0 and {IGNORE_INDEX}, which means "
-            f"'ignore', in all labelled masks (write 1 for the object): {dataset.labeled[0].mask}"
+            f"mask values: expected 0..{dataset.num_classes - 1}, got only 0 and {IGNORE_INDEX} (which "
+            f"means `ignore`; write 1 for the object) in all labelled masks: {dataset.labeled[0].mask}"
         )
     _each(check_decoded, dataset.val)
     _each(check_files, dataset.test if supervised_only else dataset.unlabeled + dataset.test)

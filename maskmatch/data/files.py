@@ -38,7 +38,7 @@ def image_size(content: bytes, path: Path) -> tuple[int, int]:
 
 
 def read_mask(path: Path, table: np.ndarray) -> np.ndarray:
-    """Decode a mask to uint8 [H, W] of class indices: the stored values, palette indices included, by `table`."""
+    """Decode a mask to uint8 [H, W] of class indices: its stored values (palette indices too) by `table`."""
     return table[read_raw_mask(path)]
 
 
@@ -53,6 +53,16 @@ def read_raw_mask(path: Path) -> np.ndarray:
     if mask.ndim != 2 or mode not in ("1", "L", "P"):
         raise UserError(f"expected a mask of one 8-bit channel (gray or palette), got mode {mode}: {path}")
     return mask.astype(np.uint8)
+
+
+def read_palette(path: Path | None) -> np.ndarray:
+    """The colours of a palette image, uint8 [n, 3]; n is 0 where it has none or cannot be read."""
+    try:
+        with Image.open(path or "") as image:
+            colors = image.getpalette() or []
+    except (OSError, SyntaxError, ValueError):
+        colors = []
+    return np.array(colors, np.uint8).reshape(-1, 3)
 
 
 def reason(error: Exception) -> str:

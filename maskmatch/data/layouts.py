@@ -11,6 +11,7 @@ from maskmatch.batch import IGNORE_INDEX
 from maskmatch.config import DataConfig
 from maskmatch.data import builtin
 from maskmatch.data.dataset import Dataset, Pair, ReadLine, plain_line, read_list
+from maskmatch.data.files import read_palette
 from maskmatch.errors import UserError
 
 VOC_CLASSES = [
@@ -65,10 +66,10 @@ PARTS = ("labeled", "unlabeled", "val", "test")
 
 
 def load_dataset(config: DataConfig, *, supervised_only: bool) -> Dataset:
-    """Find the lists of `config` and its classes. No image is opened; `check_dataset` does that.
+    """Find the lists of `config` and its classes. Images are not checked; `check_dataset` does that.
 
-    With `supervised_only` the unlabelled list is not read. Raises UserError for a missing root, a missing or empty
-    list and a wrong number of classes.
+    With `supervised_only` the unlabelled list is not read. Raises UserError for a missing root, a missing or
+    empty list and a wrong number of classes.
     """
     return _LAYOUTS[config.name](config, supervised_only)
 
@@ -88,13 +89,15 @@ def _builtin(config: DataConfig, supervised_only: bool) -> Dataset:
 def _folder(config: DataConfig, supervised_only: bool) -> Dataset:
     root = _root(config)
     names = _class_names(config, _classes_file(root / "classes.txt") or _numbered(config, root))
+    parts = _parts(config, root, supervised_only)
+    colors = read_palette(parts["labeled"][0].mask)
     return Dataset(
         name=config.name,
         root=root,
         class_names=names,
-        palette=voc_palette(len(names)),
+        palette=colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names)),
         mask_table=_identity(),
-        **_parts(config, root, supervised_only),
+        **parts,
     )
 
 
@@ -116,17 +119,16 @@ def _voc_line(fields: list[str], root: Path) -> Pair | None:
     """`image mask`, `image`, or the bare id of VOC's own lists."""
     if len(fields) > 1 or Path(fields[0]).suffix:
         return plain_line(fields, root)
-    masks = (root / folder / f"{fields[0]}.png" for folder in ("SegmentationClass", "SegmentationClassAug"))
-    first, second = masks
-    return Pair(
-        root / "JPEGImages" / f"{fields[0]}.jpg",
-        second if second.is_file() and not first.is_file() else first,
+    mask, augmented = (
+        root / folder / f"{fields[0]}.png" for folder in ("SegmentationClass", "SegmentationClassAug")
     )
+    only_augmented = augmented.is_file() and not mask.is_file()
+    return Pair(root / "JPEGImages" / f"{fields[0]}.jpg", augmented if only_augmented else mask)
 
 
 def _cityscapes(config: DataConfig, supervised_only: bool) -> Dataset:
     root = _root(config)
-    # Stock downloads have labelIds alone, converted ones perhaps trainIds alone: one kind serves the whole set.
+    # Stock downloads have labelIds alone, converted ones perhaps trainIds alone: one kind serves all.
     by_label_id = _first(root, "gtFine/*/*/*_gtFine_labelIds.png") is not None
     kind = "labelIds" if by_label_id else "labelTrainIds"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class BatchMaker:
         return [(pairs[sample.index], sample) for sample in samples]
 
     def _targets(self, items: Sequence[Item], geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
-        """Masks cut out like their images, uint8 [N, H, W]. Both loaders do it here, so their targets are equal."""
+        """Masks cut out like their images, uint8 [N, H, W]; the same code for both loaders."""
         target = np.empty((len(items), *size), np.uint8)
         for (pair, _), geometry, out in zip(items, geometries, target, strict=True):
             if pair.mask is None:
@@ -126,8 +126,8 @@ def _channels_first(views: Tensor) -> Tensor:
 class Loader(Iterator[Batch]):
     """Endless batches from step `start_step` on, made ahead of time by threads.
 
-    The threads spend their time in image libraries that release the interpreter. An error of one step is raised
-    where that step's batch is asked for.
+    The threads spend their time in image libraries that release the interpreter. An error of one step is
+    raised where that step's batch is asked for, and closes the loader.
     """
 
     def __init__(self, name: str, make: Callable[[int], Batch], *, start_step: int, threads: int) -> None:
@@ -159,7 +159,7 @@ class Loader(Iterator[Batch]):
         self._pending.clear()
         self._pool.shutdown(cancel_futures=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -37,7 +37,7 @@ class Sample:
 def samples_of_step(
     step: int, *, batch_size: int, length: int, seed: int, stream: int, config: DataConfig
 ) -> list[Sample]:
-    """The samples of positions [step * batch_size, (step + 1) * batch_size) in the stream's endless sequence."""
+    """Samples [step * batch_size, (step + 1) * batch_size) of the stream's endless sequence."""
     samples = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, length)

@@ -18,37 +18,57 @@ from maskmatch.data.sampling import Sample
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Resize and crop of one image. Only the source region that survives the crop is resized."""
+class Window:
+    """Resize and crop along one axis, in whole pixels."""
 
-    size: tuple[int, int]  # height, width of the surviving part of the crop; the rest is padding
-    region: tuple[
-        float, float, float, float
-    ]  # top, left, bottom, right of its source in the image, in pixels
+    length: int  # of the image
+    resized: int  # of the resized image
+    start: int  # of the crop in the resized image
+    size: int  # of the crop, up to the end of the resized image
+
+    @property
+    def source(self) -> tuple[float, float]:
+        """Start and end of the crop in the image, in pixels."""
+        return self.start * self.length / self.resized, (self.start + self.size) * self.length / self.resized
+
+    def nearest(self) -> np.ndarray:
+        """The pixel of the image that lies under the centre of each pixel of the crop."""
+        return (2 * np.arange(self.start, self.start + self.size) + 1) * self.length // (2 * self.resized)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize, crop and flip of one image."""
+
+    rows: Window
+    columns: Window
     flip: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the view without its padding."""
+        return self.rows.size, self.columns.size
 
 
 def plan(height: int, width: int, sample: Sample, crop: tuple[int, int]) -> Geometry:
     """Resize a [height, width] image by `sample.scale`, then cut out a window of at most `crop`."""
-    top, bottom, out_h = _window(height, sample.scale, sample.crop_y, crop[0])
-    left, right, out_w = _window(width, sample.scale, sample.crop_x, crop[1])
-    return Geometry((out_h, out_w), (top, left, bottom, right), sample.flip)
+    rows = _window(height, sample.scale, sample.crop_y, crop[0])
+    columns = _window(width, sample.scale, sample.crop_x, crop[1])
+    return Geometry(rows, columns, sample.flip)
 
 
-def _window(length: int, scale: float, position: float, crop: int) -> tuple[float, float, int]:
-    """Start and end in the source, and the number of pixels, of a crop along one axis."""
+def _window(length: int, scale: float, position: float, crop: int) -> Window:
     resized = max(1, round(length * scale))
     size = min(crop, resized)
-    start = min(int(position * (resized - size + 1)), resized - size)
-    return start * length / resized, (start + size) * length / resized, size
+    return Window(length, resized, min(int(position * (resized - size + 1)), resized - size), size)
 
 
 def crop_image(image: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
     """Write the weak view into `out`, uint8 [crop_h, crop_w, 3]; padding is 0."""
-    top, left, bottom, right = geometry.region
     height, width = geometry.size
-    # Pillow's bilinear filter widens when it shrinks (antialias) and looks beyond the box at its borders,
-    # so this equals the crop of the whole resized image.
+    (top, bottom), (left, right) = geometry.rows.source, geometry.columns.source
+    # Only what survives the crop is resized. Pillow's bilinear filter widens when it shrinks (antialias) and
+    # looks beyond the box at its borders, so this equals the crop of the whole resized image.
     resized = Image.fromarray(image).resize(
         (width, height), Image.Resampling.BILINEAR, (left, top, right, bottom)
     )
@@ -60,17 +80,10 @@ def crop_image(image: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
 
 def crop_mask(mask: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
     """Write the mask of the weak view into `out`, uint8 [crop_h, crop_w]; padding is IGNORE_INDEX."""
-    top, left, bottom, right = geometry.region
     height, width = geometry.size
-    rows = _nearest(top, bottom, height)
-    columns = _nearest(left, right, width)
+    rows, columns = geometry.rows.nearest(), geometry.columns.nearest()
     out[:] = IGNORE_INDEX
     out[:height, :width] = mask[rows[:, None], columns[::-1] if geometry.flip else columns]
-
-
-def _nearest(start: float, end: float, count: int) -> np.ndarray:
-    """Source indices of `count` output pixels, by their centres."""
-    return (start + (np.arange(count) + 0.5) * ((end - start) / count)).astype(np.intp)
 
 
 def strong_view(image: np.ndarray, sample: Sample) -> np.ndarray:
@@ -87,7 +100,7 @@ def strong_view(image: np.ndarray, sample: Sample) -> np.ndarray:
 
 def strong_view_on_device(image: Tensor, sample: Sample) -> Tensor:
     """`strong_view` of a uint8 [H, W, 3] tensor where it is, by torchvision."""
-    from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+    from torchvision.transforms.v2 import functional
 
     image = image.permute(2, 0, 1)
     for name, factor in sample.jitter:

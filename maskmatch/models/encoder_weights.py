@@ -35,7 +35,7 @@ def load_encoder_weights(encoder: nn.Module, encoder_name: str, path: str) -> st
     own_names, beyond = _published_names(encoder)
     own = encoder.state_dict()
     wanted = {key: own[own_name] for key, own_name in own_names.items()}
-    left_over = [key for key in given if key not in wanted]
+    left_over = sorted(given.keys() - wanted.keys())
 
     # Files of timm come without the counters of batches.
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
@@ -118,10 +118,11 @@ def _stem_hint(given: Collection[str], wanted: Collection[str], encoder_name: st
     """ResNets come with two stems under one name; say so where that is what went wrong."""
     plain, deep = "conv1.weight", "conv1.0.weight"
     if deep in given and plain in wanted:
-        bare_name = encoder_name.removeprefix("tu-")
-        return f"; its deep stem ({deep}) is that of timm's resnet50s: try --model.encoder tu-{bare_name}s"
+        twin = f"{encoder_name.removeprefix('tu-')}s"
+        hint = f": try --model.encoder tu-{twin}" if timm.is_model(twin) else ""
+        return f"; its stem is deep ({deep}), as in timm's resnet50s{hint}"
     if plain in given and deep in wanted:
-        return f"; its stem ({plain}) is torchvision's, {encoder_name} has a deep one ({deep})"
+        return f"; its stem is torchvision's ({plain}), {encoder_name} has a deep one ({deep})"
     return ""
 
 

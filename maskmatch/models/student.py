@@ -11,6 +11,7 @@ import difflib
 import inspect
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import huggingface_hub
@@ -98,10 +99,9 @@ def build_student(config: ModelConfig, num_classes: int) -> Student:
     elif config.encoder_weights != "none":
         weights_report = load_encoder_weights(network.encoder, config.encoder, config.encoder_weights)
     align_corners = _strip_upsampling(network)
-    multiple = network.encoder.output_stride if network.requires_divisible_input_shape else 1
+    size_multiple, min_size = _sizes(network)
     mean, std = _normalization(config.encoder)
-    min_size = _min_size(network, multiple)
-    return Student(network, multiple, min_size, align_corners, mean, std, weights_report)
+    return Student(network, size_multiple, min_size, align_corners, mean, std, weights_report)
 
 
 def check_crop(student: Student, crop: int | tuple[int, int]) -> tuple[int, int]:
@@ -209,19 +209,30 @@ def _strip_upsampling(network: SegmentationModel) -> bool:
     return False
 
 
-@torch.no_grad()
-def _min_size(network: SegmentationModel, multiple: int) -> int:
-    """The smallest multiple that the network takes: pooling in a decoder (PAN) can ask for more than one."""
+def _sizes(network: SegmentationModel) -> tuple[int, int]:
+    """The multiple that sizes must be of, and the smallest size.
+
+    The encoder names a stride, but a decoder can ask for more: PAN's pooling for 128 pixels, DPT's fusion for
+    twice the stride. So the smallest two sizes that go through are sought.
+    """
+    stride = network.encoder.output_stride if network.requires_divisible_input_shape else 1
     network.eval()
-    for size in range(multiple, 33 * multiple, multiple):
-        try:
-            network(torch.zeros(1, 3, size, size))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = _first_line(error)
-        else:
-            network.train()
-            return size
-    raise UserError(f"{network.name} takes images of no size that is a multiple of {multiple}: {reason}")
+    taken = list(islice((size for size in range(stride, 33 * stride, stride) if _takes(network, size)), 2))
+    network.train()
+    if len(taken) < 2:
+        raise UserError(
+            f"model.arch and model.encoder do not go together: {network.name} takes no image size"
+        )
+    return taken[1] - taken[0], taken[0]
+
+
+@torch.no_grad()
+def _takes(network: nn.Module, size: int) -> bool:
+    try:
+        network(torch.zeros(1, 3, size, size))
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    return True
 
 
 def _normalization(encoder: str) -> tuple[RGB, RGB]:

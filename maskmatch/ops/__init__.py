@@ -10,7 +10,7 @@ choose between them.
 from __future__ import annotations
 
 from maskmatch.ops import philox
-from maskmatch.ops._backend import info, use_backend
+from maskmatch.ops._backend import current_backend, info, use_backend
 from maskmatch.ops.multiscale_pseudo_label import multiscale_pseudo_label
 from maskmatch.ops.patch_mask import patch_mask
 from maskmatch.ops.upsample_cross_entropy import upsample_cross_entropy

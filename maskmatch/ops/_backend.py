@@ -1,4 +1,4 @@
-"""Which implementation of an operator runs: chosen by hand, else the best one for the tensor's device."""
+"""Which implementation of an operator runs: the chosen one, else the best one for the tensor's device."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ import os
 import warnings
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskmatch.ops import reference
+from maskmatch.ops import _library, reference
 
 BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
 """What `use_backend` and MASKMATCH_BACKEND take; `auto` is compiled code, then Triton, then the reference."""
 
-_DEVICES = {"cpp": ("cpu",), "cuda": ("cuda",), "triton": ("cuda",)}
+OPERATORS = ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")
+_DEVICE = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}
+
+_implementations: dict[tuple[str, str], Callable[..., Any]] = {
+    ("reference", operator): getattr(reference, operator) for operator in OPERATORS
+}
+_warned = False
+
+
+def register(backend: str, operator: str, function: Callable[..., Any]) -> None:
+    """Offer a backend's form of an operator, with the arguments and results of the reference's."""
+    _implementations[backend, operator] = function
+
+
+def register_compiled(operator: str, function: Callable[..., Any]) -> None:
+    """Offer the form of an operator that calls torch.ops.maskmatch, for the backends whose library has it."""
+    for backend in ("cpp", "cuda"):
+        if _library.has_kernel(operator, backend):
+            register(backend, operator, function)
 
 
 def _check(name: str) -> str:
@@ -25,22 +44,20 @@ def _check(name: str) -> str:
 
 
 _chosen = _check(os.environ.get("MASKMATCH_BACKEND", "auto"))
-_available: dict[str, str | None] = {"reference": None}  # name -> None, or why it cannot be used
-_warned = False
 
 
 class use_backend:  # noqa: N801 - reads as a statement and as `with use_backend(...)`
     """Choose the backend of every operator, for good or, as a context manager, for a block.
 
     `auto`, `reference`, `cpp`, `cuda` or `triton`; raises ValueError for another name and RuntimeError for one
-    that is not available here. The choice is the process's, not the thread's.
+    that cannot be used here. The choice is the process's, not the thread's.
     """
 
     def __init__(self, name: str) -> None:
         global _chosen
         _check(name)
-        if name != "auto" and name not in available():
-            raise RuntimeError(f"backend {name} is not available: the package was installed without it")
+        if name not in ("auto", *available()):
+            raise RuntimeError(f"backend {name} cannot be used: {_why_not(name)}")
         self._previous = _chosen
         _chosen = name
 
@@ -54,30 +71,71 @@ class use_backend:  # noqa: N801 - reads as a statement and as `with use_backend
         _chosen = self._previous
 
 
+def _why_not(backend: str) -> str:
+    return _library.problems.get(backend) or "the package was installed without it"
+
+
 def available() -> tuple[str, ...]:
-    """The backends that can be used here."""
-    return ("reference",)
+    """The backends that can be used here, `reference` first."""
+    offered = {backend for backend, _ in _implementations}
+    return tuple(name for name in BACKENDS if name in offered)
 
 
-def select(device: torch.device) -> str:
-    """The backend for tensors on a device."""
+def implementation(operator: str, tensor: Tensor) -> Callable[..., Any]:
+    """The function that computes an operator on a tensor's device; fp64 is the reference's alone."""
+    device = tensor.device.type
+    if _chosen == "auto":
+        if tensor.dtype != torch.float64:
+            for backend in ("cpp", "cuda", "triton"):
+                if _DEVICE[backend] == device and (backend, operator) in _implementations:
+                    return _implementations[backend, operator]
+            _warn_of_reference(operator, device)
+        return _implementations["reference", operator]
+    if (_chosen, operator) not in _implementations:
+        raise RuntimeError(f"backend {_chosen} has no {operator}: {_why_not(_chosen)}")
+    if _chosen != "reference":
+        interpreted = _chosen == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+        if device != _DEVICE[_chosen] and not interpreted:
+            raise ValueError(f"backend {_chosen} takes tensors on {_DEVICE[_chosen]}, got {tensor.device}")
+        if tensor.dtype == torch.float64:
+            raise TypeError(f"backend {_chosen} takes fp16, bf16 and fp32, got {tensor.dtype}; fp64 is the reference's")
+    return _implementations[_chosen, operator]
+
+
+def _warn_of_reference(operator: str, device: str) -> None:
     global _warned
-    if _chosen != "auto":
-        return _chosen
     if not _warned:
         _warned = True
         warnings.warn(
-            f"maskmatch.ops: no compiled operators for {device.type}, using the slow reference", stacklevel=4
+            f"maskmatch.ops: no compiled {operator} for {device} tensors, using the slow reference", stacklevel=4
         )
-    return "reference"
 
 
-def implementation(operator: str, tensor: Tensor) -> Callable:
-    """The function of the chosen backend that computes an operator on the tensor's device."""
-    select(tensor.device)
-    return getattr(reference, operator)
+def info() -> dict[str, Any]:
+    """What was compiled and what is in use, for bug reports.
+
+    `backend` is the choice, `available` what can be chosen, `problems` why the rest cannot be; `instruction_sets`
+    are those compiled for the CPU, `instruction_set` the one in use, `cuda_architectures` those compiled for.
+    """
+    sets, chosen, architectures = [], None, []
+    if _library.problems["cpp"] is None:
+        compiled, chosen = torch.ops.maskmatch.cpu_capability().split(":")
+        sets = compiled.split()
+    if _library.problems["cuda"] is None:
+        architectures = torch.ops.maskmatch.cuda_architectures().split()
+    return {
+        "backend": _chosen,
+        "available": list(available()),
+        "problems": {name: problem for name, problem in _library.problems.items() if problem},
+        "instruction_sets": sets,
+        "instruction_set": chosen,
+        "cuda_architectures": architectures,
+    }
 
 
-def info() -> dict[str, object]:
-    """What was compiled and what is in use, for bug reports."""
-    return {"backend": _chosen, "available": list(available())}
+def current_backend(device: torch.device) -> str:
+    """The backend that runs the operators on a device: the one that was chosen, else the best one there is."""
+    if _chosen != "auto":
+        return _chosen
+    offered = available()
+    return next((name for name in ("cpp", "cuda", "triton") if _DEVICE[name] == device.type and name in offered), "reference")

@@ -9,6 +9,8 @@ from torch import Tensor
 
 LOGIT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_CLASSES = 255
+MAX_SIDE = 2**30
+"""Longest side of an image: lanes and columns are counted in 32 bits."""
 
 
 def check_tensor(
@@ -40,14 +42,19 @@ def check_shape(name: str, value: Tensor, letters: str, expected: Sequence[int])
         raise ValueError(f"{name} must be {letters} = {list(expected)}, got {list(value.shape)}")
 
 
+def check_sides(name: str, value: Tensor) -> None:
+    """Height and width, the last two axes, from 1 to MAX_SIDE."""
+    if min(value.shape[-2:]) < 1 or max(value.shape[-2:]) > MAX_SIDE:
+        raise ValueError(f"{name} must be at least 1 x 1 and have sides up to 2**30, got {list(value.shape)}")
+
+
 def check_logits(name: str, value: object) -> Tensor:
     """Logits [N, C, h, w] with 1 to 255 classes and at least one pixel."""
     logits = check_tensor(name, value, "[N, C, h, w]", LOGIT_DTYPES)
-    _, classes, height, width = logits.shape
+    classes = logits.shape[1]
     if not 1 <= classes <= MAX_CLASSES:
         raise ValueError(f"{name} must have 1 to {MAX_CLASSES} classes, got {classes} in {list(logits.shape)}")
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} must be at least 1 x 1, got {list(logits.shape)}")
+    check_sides(name, logits)
     return logits
 
 
@@ -58,6 +65,15 @@ def check_number(name: str, value: object, low: float, high: float) -> float:
     if not low <= value <= high:
         raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
     return float(value)
+
+
+def check_integer(name: str, value: object, low: int, high: int) -> int:
+    """An integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+    return value
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

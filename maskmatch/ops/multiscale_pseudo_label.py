@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from maskmatch.ops import _backend
-from maskmatch.ops._checks import check_bool, check_choice, check_logits
+from maskmatch.ops import _backend, _library
+from maskmatch.ops._checks import MAX_SIDE, check_bool, check_choice, check_integer, check_logits
 
 AVERAGES = ("probability", "logit")
 
@@ -79,12 +80,8 @@ def _check_scales(logits: Sequence[Tensor]) -> list[Tensor]:
 def _check_size(size: Sequence[int]) -> tuple[int, int]:
     if not isinstance(size, (list, tuple)) or len(size) != 2:
         raise ValueError(f"size must be (height, width), got {size!r}")
-    for value in size:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"size must be two integers, got {size!r}")
-        if value < 1:
-            raise ValueError(f"size must be positive, got {size!r}")
-    return size[0], size[1]
+    height, width = (check_integer("size", side, 1, MAX_SIDE) for side in size)
+    return height, width
 
 
 def _per_scale(name: str, values: Sequence | None, scales: int, default: object) -> list:
@@ -107,3 +104,29 @@ def _check_weights(weights: list) -> list[float]:
     if total <= 0:
         raise ValueError(f"weights must not all be zero, got {weights}")
     return [weight / total for weight in weights]
+
+
+def _compiled(
+    logits: list[Tensor],
+    height: int,
+    width: int,
+    flipped: list[bool],
+    weights: list[float],
+    average: str,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    flips = [int(flip) for flip in flipped]
+    return torch.ops.maskmatch.multiscale_pseudo_label(
+        logits, height, width, flips, weights, average, align_corners
+    )
+
+
+def fake(logits: list[Tensor], height: int, width: int, *_: object) -> tuple[Tensor, Tensor]:
+    """Shapes and dtypes of the results."""
+    shape = (logits[0].shape[0], height, width)
+    return logits[0].new_empty(shape, dtype=torch.uint8), logits[0].new_empty(shape, dtype=torch.float32)
+
+
+if _library.problems["cpp"] is None:
+    torch.library.register_fake("maskmatch::multiscale_pseudo_label", fake)
+    _backend.register_compiled("multiscale_pseudo_label", _compiled)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskmatch.ops import _backend
-from maskmatch.ops._checks import check_choice, check_number, check_tensor
-from maskmatch.ops.reference import hidden_patches
+from maskmatch.ops import _backend, _library
+from maskmatch.ops._checks import MAX_SIDE, check_choice, check_integer, check_number, check_sides, check_tensor
+from maskmatch.ops.reference import hidden_patches, memory_format, spread_grid
 
 STRATEGIES = ("random", "block", "grid")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,12 +55,10 @@ def patch_mask(
     """
     check_tensor("images", images, "[N, C, H, W]", _IMAGE_DTYPES)
     count, channels, height, width = images.shape
-    if channels < 1 or height < 1 or width < 1:
-        raise ValueError(f"images must hold at least one channel and pixel, got {list(images.shape)}")
-    if isinstance(patch_size, bool) or not isinstance(patch_size, int):
-        raise TypeError(f"patch_size must be an integer, got {type(patch_size).__name__}")
-    if patch_size < 1:
-        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+    check_sides("images", images)
+    if channels < 1:
+        raise ValueError(f"images must have at least one channel, got {list(images.shape)}")
+    check_integer("patch_size", patch_size, 1, MAX_SIDE)
     ratio = check_number("mask_ratio", mask_ratio, 0, 1)
     check_choice("strategy", strategy, STRATEGIES)
     colours = _per_channel("mean", mean, channels), _per_channel("std", std, channels)
@@ -89,3 +88,46 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> list[floa
     if len(values) != channels:
         raise ValueError(f"{name} must have one number for each of {channels} channels, got {list(values)}")
     return [check_number(f"{name}[{i}]", value, -1e6, 1e6) for i, value in enumerate(values)]
+
+
+def _compiled(
+    images: Tensor,
+    patch_size: int,
+    mask_ratio: float,
+    seeds: Tensor,
+    strategy: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    fill: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.maskmatch.patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
+
+
+def fake(images: Tensor, patch_size: int, *_: object) -> tuple[Tensor, Tensor]:
+    """Shapes, dtypes and layouts of the results."""
+    count, _, height, width = images.shape
+    dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
+    output = torch.empty_like(images, dtype=dtype, memory_format=memory_format(images))
+    return output, images.new_empty(
+        (count, -(-height // patch_size), -(-width // patch_size)), dtype=torch.bool
+    )
+
+
+def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _, ctx.patch_size, _, _, _, _, ctx.std, _ = inputs
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    """The visible pixels' gradients, divided by std."""
+    (grid,) = ctx.saved_tensors
+    std = torch.tensor(ctx.std, dtype=grad_output.dtype, device=grad_output.device)
+    hidden = spread_grid(grid, ctx.patch_size, *grad_output.shape[-2:])
+    return torch.where(hidden, 0, grad_output / std[:, None, None]), *[None] * 7
+
+
+if _library.problems["cpp"] is None:
+    torch.library.register_fake("maskmatch::patch_mask", fake)
+    torch.library.register_autograd("maskmatch::patch_mask", backward, setup_context=setup_context)
+    _backend.register_compiled("patch_mask", _compiled)

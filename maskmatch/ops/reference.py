@@ -97,13 +97,17 @@ def patch_mask(
         pixels = pixels / 255
     normalised = (pixels - per_channel(mean)) / per_channel(std)
     filled = (per_channel(fill) - per_channel(mean)) / per_channel(std)
-    row = torch.arange(height, device=images.device) // patch_size
-    column = torch.arange(width, device=images.device) // patch_size
-    hidden = grid[:, row][:, :, column][:, None]
-    output = torch.where(hidden, filled, normalised)
+    output = torch.where(spread_grid(grid, patch_size, height, width), filled, normalised)
     if images.dtype != torch.uint8:
         output = output.to(images.dtype)
     return output.contiguous(memory_format=memory_format(images)), grid
+
+
+def spread_grid(grid: Tensor, patch_size: int, height: int, width: int) -> Tensor:
+    """The patch grid at pixels, bool [N, 1, H, W]."""
+    row = torch.arange(height, device=grid.device) // patch_size
+    column = torch.arange(width, device=grid.device) // patch_size
+    return grid[:, row][:, :, column][:, None]
 
 
 def memory_format(images: Tensor) -> torch.memory_format:
@@ -157,6 +161,7 @@ def upsample_cross_entropy(
     classes = logits.shape[1]
     log_probability = _resize(logits, height, width, align_corners).log_softmax(dim=1)
     valid = target != ignore_index
+    _check_labels(target, valid, classes, ignore_index)
     index = torch.where(valid, target, 0).long()
     loss = -log_probability.gather(1, index[:, None])[:, 0]
     if class_weight is not None:
@@ -170,3 +175,15 @@ def upsample_cross_entropy(
     loss = torch.where(keep, loss, 0)
     counts = torch.stack([valid.sum(), keep.sum()])
     return (loss if per_pixel else loss.sum()), counts
+
+
+def _check_labels(target: Tensor, valid: Tensor, classes: int, ignore_index: int) -> None:
+    """Raises on the CPU; elsewhere and in a compiled graph gather's own check must do, as this one would wait."""
+    if target.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = valid & ((target < 0) | (target >= classes))
+    if wrong.any():
+        value = target[wrong][0].item()
+        raise RuntimeError(
+            f"target must hold classes 0 to {classes - 1} or ignore_index {ignore_index}, got {value}"
+        )

@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskmatch.ops import _backend
-from maskmatch.ops._checks import check_bool, check_logits, check_number, check_shape, check_tensor
+from maskmatch.ops import _backend, _upsample_cross_entropy_op  # noqa: F401 - registers the compiled form
+from maskmatch.ops._checks import (
+    check_bool,
+    check_integer,
+    check_logits,
+    check_number,
+    check_shape,
+    check_sides,
+    check_tensor,
+)
 from maskmatch.ops.reference import compute_dtype
 
 NORMALIZATIONS = ("all", "confident", "none")
@@ -57,8 +65,7 @@ def upsample_cross_entropy(
     check_tensor("target", target, "[N, H, W]", (torch.uint8, torch.int64), device=logits.device)
     count, classes = logits.shape[:2]
     check_shape("target", target, "[N, H, W]", (count, *target.shape[1:]))
-    if target.shape[1] < 1 or target.shape[2] < 1:
-        raise ValueError(f"target must hold at least one pixel an image, got {list(target.shape)}")
+    check_sides("target", target)
     dtype = compute_dtype(logits)
     confidence = _check_map("confidence", confidence, target, torch.float32)
     pixel_weight = _check_map("pixel_weight", pixel_weight, target, dtype)
@@ -70,8 +77,7 @@ def upsample_cross_entropy(
         if weight is not None and weight.requires_grad and torch.is_grad_enabled():
             raise ValueError(f"{name} must not require grad: it is a constant here, detach it")
     threshold = check_number("threshold", threshold, float("-inf"), float("inf"))
-    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an integer, got {type(ignore_index).__name__}")
+    check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
     label_smoothing = check_number("label_smoothing", label_smoothing, 0, 1)
     check_bool("align_corners", align_corners)
     _check_normalize(normalize, logits.device)

@@ -9,6 +9,7 @@ A checkpoint is written beside its place, synced, and renamed; the links are swa
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from dataclasses import dataclass
@@ -47,10 +48,9 @@ def save(folder: Path, student: nn.Module, teacher: nn.Module, state: State, *, 
         beside.mkdir(parents=True)
         for name, network in (("student", student), ("teacher", teacher)):
             _write(beside / f"{name}.safetensors", safetensors.torch.save(_weights(network)))
-        with open(beside / "state.pt", "wb") as file:
-            torch.save(vars(state), file)
-            file.flush()
-            os.fsync(file.fileno())
+        buffer = io.BytesIO()  # torch.save to a full disk says nothing that a user could understand
+        torch.save(vars(state), buffer)
+        _write(beside / "state.pt", buffer.getvalue())
         if place.exists():  # of a run that was killed before it moved the links, or resumed from further back
             shutil.rmtree(old, ignore_errors=True)
             os.replace(place, old)
@@ -59,9 +59,9 @@ def save(folder: Path, student: nn.Module, teacher: nn.Module, state: State, *, 
         for link in ("last", "best") if best else ("last",):
             _point(folder / link, place.name)
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+    except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise UserError(f"could not write the checkpoint {place}: {error}; the one before is intact") from error
+        raise UserError(f"could not write the checkpoint {place}: {error.strerror}; the one before is intact") from error
     _prune(folder)
 
 

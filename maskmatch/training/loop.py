@@ -36,23 +36,33 @@ LOG_EVERY = 10  # steps; reading the losses is the only time the loop waits for 
 PICTURES = 6  # validation images in predictions.png
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, student: Student | None = None) -> dict[str, Any]:
     """Run a whole training and return what summary.json holds.
+
+    Args:
+        config: every option.
+        student: a network of your own, from `maskmatch.models.from_module`, in the place of `config.model`'s.
 
     Raises:
         UserError: something in the configuration, the data or the output folder is wrong.
     """
     with nullcontext() if config.fused else ops.use_backend("reference"):
-        return _train(prepare(config))
+        return _train(prepare(config, student))
 
 
 def _train(run: Run) -> dict[str, Any]:
     steps = run.config.train.steps or 0
+    if run.step == steps and (run.folder / "summary.json").exists():
+        run.log.close()
+        run.loader.close()
+        print(f"{run.folder} is complete: all of its {steps} steps are done")
+        complete: dict[str, Any] = json.loads((run.folder / "summary.json").read_text())
+        return complete
     with Display(steps, run.step) as display, run.loader:
         display.say(run.headline())
         while run.step < steps:
             started = time.perf_counter()
-            run.train_step(next(run.loader))
+            _train_step(run)
             run.step_seconds.append(time.perf_counter() - started)
             _after_step(run, display)
     summary = _finish(run)
@@ -62,6 +72,17 @@ def _train(run: Run) -> dict[str, Any]:
         f"best teacher {summary['best_miou']:.4f}; everything is in {run.folder}"
     )
     return summary
+
+
+def _train_step(run: Run) -> None:
+    batch = next(run.loader)
+    try:
+        run.train_step(batch)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # BatchNorm after a global pooling
+            raise
+        got = run.config.train.batch_size
+        raise UserError(f"this network's BatchNorm needs train.batch_size of at least 2, got {got}") from error
 
 
 @dataclass
@@ -88,10 +109,12 @@ class Run:
     def headline(self) -> str:
         data, train = self.dataset, self.config.train
         parts = f"{len(data.labeled)} labelled, {len(data.unlabeled)} unlabelled, {len(data.val)} val images"
-        backend = ops._backend.select(self.device)
+        backend = ops.current_backend(self.device)
         start = f"from step {self.step}" if self.step else "from the start"
+        network = getattr(self.student.network, "name", type(self.student.network).__name__)  # smp's have one
+        weights = self.student.weights_report or "random weights"
         return (
-            f"{data.name}: {parts}; {self.config.model.arch} on {self.config.model.encoder}; {self.device}, "
+            f"{data.name}: {parts}; {network}, {weights}; {self.device}, "
             f"{train.precision}, operators {backend}, loader {self.loader.name}; "
             f"{train.steps} steps {start}; writing to {self.folder}"
         )
@@ -129,7 +152,7 @@ class Run:
         )
 
 
-def prepare(config: Config) -> Run:
+def prepare(config: Config, student: Student | None = None) -> Run:
     """Check everything that can be checked before step 1, then build the run."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training runs as one process as yet, got WORLD_SIZE > 1: start it without torchrun")
@@ -138,7 +161,7 @@ def prepare(config: Config) -> Run:
     dataset = load_dataset(config.data, supervised_only=supervised_only)
     config = resolve(config, len(dataset.labeled if supervised_only else dataset.unlabeled))
     torch.manual_seed(config.train.seed)
-    student = build_student(config.model, dataset.num_classes)
+    student = student or build_student(config.model, dataset.num_classes)
     check_crop(student, config.data.crop_size)
     check_dataset(dataset, supervised_only=supervised_only)
     folder = run_folder(config)

@@ -14,12 +14,14 @@ def run_folder(config: Config) -> Path:
     """The folder that the run writes to; a new runs/NAME-DATE-TIME where none is given.
 
     Raises:
-        UserError: it holds a run already and `resume` is never, or it cannot be written.
+        UserError: it holds a run already and `resume` is never, it cannot be written, or the checkpoint that
+            `resume` names does not exist.
     """
+    named = None if config.resume in ("never", "auto") else _checkpoint_path(config.resume)
     if config.output is not None:
         folder = Path(config.output)
-    elif config.resume not in ("never", "auto"):
-        folder = _checkpoint_path(config.resume).parent.parent
+    elif named:
+        folder = named.parent.parent
     else:
         folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
     if config.resume == "never" and (folder / "config.yaml").exists():
@@ -34,11 +36,7 @@ def run_folder(config: Config) -> Path:
 
 
 def resume_path(config: Config, folder: Path) -> Path | None:
-    """The checkpoint to start from, None for step 0.
-
-    Raises:
-        UserError: the checkpoint that was named does not exist.
-    """
+    """The checkpoint to start from, None for step 0."""
     if config.resume == "never":
         return None
     if config.resume == "auto":

@@ -98,7 +98,8 @@ MASKMATCH_INLINE Slope walk_row(const CrossEntropyArgs& args, const Tile& tile, 
   const bool with_gradient = args.mode != LossMode::kLoss;
   Floats highest;
   if (args.mode == LossMode::kGradient) {
-    highest = load_some(args.log_sum + pixel, count) * kLog2OfE;
+    // A pixel that is not kept has no log_sum: powers of zero.
+    highest = pixels.keep ? load_some(args.log_sum + pixel, count) * kLog2OfE : splat(1e30f);
   } else {
     highest = tile.top[0] + fraction * tile.step[0];
     for (int64_t c = 1; c < classes; ++c) {

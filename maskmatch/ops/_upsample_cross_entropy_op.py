@@ -1,0 +1,83 @@
+"""upsample_cross_entropy as torch.ops.maskmatch.*: fakes and autograd.
+
+The summed loss computes its gradient in the forward, where the powers are at hand; the backward only scales it. The
+per-pixel loss saves log sum exp, [N, H, W], and has a backward of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskmatch.ops import _backend, _library
+
+
+def _compiled(
+    logits: Tensor,
+    target: Tensor,
+    confidence: Tensor | None,
+    threshold: float,
+    pixel_weight: Tensor | None,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    label_smoothing: float,
+    align_corners: bool,
+    per_pixel: bool,
+) -> tuple[Tensor, Tensor]:
+    with_gradient = torch.is_grad_enabled() and logits.requires_grad
+    loss, counts, _ = torch.ops.maskmatch.upsample_cross_entropy(
+        logits, target, confidence, threshold, pixel_weight, class_weight,
+        ignore_index, label_smoothing, align_corners, per_pixel, with_gradient,
+    )  # fmt: skip
+    return loss, counts
+
+
+def fake(logits: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes and dtypes of loss, counts and what the backward needs."""
+    per_pixel, with_gradient = rest[-2:]
+    loss = logits.new_empty(target.shape if per_pixel else (), dtype=torch.float32)
+    counts = logits.new_empty((2,), dtype=torch.int64)
+    shape = (0,) if not with_gradient else target.shape if per_pixel else logits.shape
+    return loss, counts, logits.new_empty(shape, dtype=torch.float32)
+
+
+def fake_backward(grad_output: Tensor, logits: Tensor, *_: Any) -> Tensor:
+    """Shape and dtype of the gradient."""
+    return logits.new_empty(logits.shape)
+
+
+def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, target, confidence, threshold, pixel_weight, class_weight, *options = inputs
+    ctx.ignore_index, ctx.label_smoothing, ctx.align_corners, ctx.per_pixel, ctx.with_gradient = options
+    ctx.threshold, ctx.dtype = threshold, logits.dtype
+    _, counts, saved = output
+    ctx.mark_non_differentiable(counts, saved)
+    if ctx.per_pixel:
+        ctx.save_for_backward(logits, target, saved, confidence, pixel_weight, class_weight)
+    else:
+        ctx.save_for_backward(saved)
+
+
+def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient of the logits, in their dtype; all else is a constant."""
+    if not ctx.with_gradient:
+        raise RuntimeError("upsample_cross_entropy was called with with_gradient=False, so it has no gradient")
+    if ctx.per_pixel:
+        logits, target, log_sum, confidence, pixel_weight, class_weight = ctx.saved_tensors
+        gradient = torch.ops.maskmatch.upsample_cross_entropy_backward(
+            grad_loss.to(torch.float32), logits, target, log_sum, confidence, ctx.threshold, pixel_weight,
+            class_weight, ctx.ignore_index, ctx.label_smoothing, ctx.align_corners,
+        )  # fmt: skip
+    else:
+        (saved,) = ctx.saved_tensors
+        gradient = (saved * grad_loss).to(ctx.dtype)
+    return gradient, *[None] * 10
+
+
+if _library.problems["cpp"] is None:
+    torch.library.register_fake("maskmatch::upsample_cross_entropy", fake)
+    torch.library.register_fake("maskmatch::upsample_cross_entropy_backward", fake_backward)
+    torch.library.register_autograd("maskmatch::upsample_cross_entropy", backward, setup_context=setup_context)
+    _backend.register_compiled("upsample_cross_entropy", _compiled)

@@ -1,0 +1,226 @@
+"""The two loaders: what they deliver, that they agree, and how they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from maskmatch import data
+from maskmatch.batch import Batch
+from maskmatch.config import DataConfig
+from maskmatch.data import Loader, load_dataset, make_loader
+from maskmatch.data.sampling import UNLABELED, samples_of_step
+from maskmatch.errors import UserError
+
+needs_dali = pytest.mark.skipif(not data.dali_installed(), reason="DALI is not installed")
+LOADERS = ["torch", pytest.param("dali", marks=needs_dali)]
+CPU = torch.device("cpu")
+
+
+def open_loader(
+    config: DataConfig,
+    name: str,
+    *,
+    batch_size: int = 4,
+    seed: int = 0,
+    start_step: int = 0,
+    supervised_only: bool = False,
+    device: torch.device = CPU,
+) -> Loader:
+    config = dataclasses.replace(config, loader=name)
+    return make_loader(
+        load_dataset(config, supervised_only=supervised_only),
+        config,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        device=device,
+        supervised_only=supervised_only,
+    )
+
+
+def take(config: DataConfig, name: str, steps: int, **options: int | bool) -> list[Batch]:
+    with open_loader(config, name, **options) as loader:
+        return [next(loader) for _ in range(steps)]
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_batch_is_what_it_promises(folder: DataConfig, name: str) -> None:
+    for batch in take(folder, name, 5):
+        for images in (batch.images, batch.weak, batch.strong):
+            assert images is not None
+            assert images.shape == (4, 3, 48, 40)
+            assert images.dtype == torch.uint8
+            assert images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.target.shape == (4, 48, 40)
+        assert batch.target.dtype == torch.uint8
+        assert set(batch.target.unique().tolist()) <= {0, 1, 2, 3, 255}
+        assert batch.valid is not None
+        assert batch.valid.dtype == torch.bool
+        assert batch.seeds is not None
+        assert batch.seeds.dtype == torch.int64
+        padding = ~batch.valid[:, None].expand(-1, 3, -1, -1)
+        assert not batch.weak[padding].any()  # type: ignore[index]
+        assert not batch.strong[padding].any()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_padding_is_marked(folder: DataConfig, name: str) -> None:
+    """Images of half their size do not fill a crop twice as large as the largest of them."""
+    config = dataclasses.replace(folder, crop_size=160, scale_range=(0.5, 0.5))
+    (batch,) = take(config, name, 1)
+    sizes = [(round((40 + 3 * i) / 2), round((70 - 2 * i) / 2)) for i in range(3, 10)]
+    samples = samples_of_step(0, batch_size=4, length=7, seed=0, stream=UNLABELED, config=config)
+    for valid, sample in zip(batch.valid, samples, strict=True):  # type: ignore[arg-type]
+        height, width = sizes[sample.index]
+        expected = torch.zeros(160, 160, dtype=torch.bool)
+        expected[:height, :width] = True
+        assert torch.equal(valid, expected)
+    assert (batch.target[:, 40:] == 255).all()
+    assert (batch.target[:, :, 40:] == 255).all()
+
+
+def compare(config: DataConfig, steps: int) -> None:
+    for a, b in zip(take(config, "dali", steps), take(config, "torch", steps), strict=True):
+        assert torch.equal(a.target, b.target)
+        assert torch.equal(a.valid, b.valid)  # type: ignore[arg-type]
+        assert torch.equal(a.seeds, b.seeds)  # type: ignore[arg-type]
+        for ours, theirs in ((a.images, b.images), (a.weak, b.weak)):
+            # Measured: 0.16 to 0.25 on average of an image.
+            assert (ours.float() - theirs.float()).abs().mean((1, 2, 3)).max() < 0.5  # type: ignore[union-attr]
+        assert (a.strong.float() - b.strong.float()).abs().mean() < 0.5  # type: ignore[union-attr]
+
+
+@needs_dali
+def test_loaders_agree(folder: DataConfig) -> None:
+    compare(folder, 10)
+
+
+@needs_dali
+def test_loaders_agree_on_photographs(camvid: DataConfig) -> None:
+    compare(camvid, 5)
+
+
+@needs_dali
+def test_loaders_agree_on_unusual_files(folder: DataConfig) -> None:
+    root = Path(str(folder.root))
+    for index, mode in ((2, "P"), (4, "RGBA"), (6, "L"), (8, "P")):
+        Image.open(root / f"images/{index}.png").convert(mode).save(root / f"images/{index}.png")
+    for index in (1, 3):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.open(root / f"images/{index}.jpg").save(root / f"images/{index}.jpg", exif=exif)
+    Image.open(root / "images/5.jpg").convert("L").save(root / "images/5.jpg")
+    compare(folder, 4)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_resuming_equals_continuing(folder: DataConfig, name: str) -> None:
+    whole = take(folder, name, 8, seed=5)
+    resumed = take(folder, name, 3, seed=5, start_step=5)
+    assert all(equal(a, b) for a, b in zip(whole[5:], resumed, strict=True))
+    assert not equal(whole[0], take(folder, name, 1, seed=6)[0])
+
+
+def test_workers_do_not_change_the_batches(folder: DataConfig) -> None:
+    several = dataclasses.replace(folder, workers=3)
+    for a, b in zip(take(folder, "torch", 9), take(several, "torch", 9), strict=True):
+        assert equal(a, b)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_batch_that_is_held_stays(folder: DataConfig, name: str) -> None:
+    with open_loader(folder, name) as loader:
+        held = next(loader)
+        copy = Batch(*(tensor.clone() for tensor in held))  # type: ignore[union-attr]
+        for _ in range(12):
+            next(loader)
+        assert equal(held, copy)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_supervised_only(folder: DataConfig, name: str) -> None:
+    (batch,) = take(folder, name, 1, supervised_only=True)
+    (full,) = take(folder, name, 1)
+    assert torch.equal(batch.images, full.images)
+    assert torch.equal(batch.target, full.target)
+    assert batch[2:] == (None, None, None, None)
+
+
+def test_the_strong_view_shows_the_same_place(folder: DataConfig) -> None:
+    config = dataclasses.replace(folder, jitter=0.0, grayscale=0.0, blur=0.0)
+    (batch,) = take(config, "torch", 1)
+    assert torch.equal(batch.weak, batch.strong)  # type: ignore[arg-type]
+    (batch,) = take(dataclasses.replace(config, jitter=1.0), "torch", 1)
+    assert not torch.equal(batch.weak, batch.strong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_file_that_breaks_during_training_is_named(folder: DataConfig, name: str) -> None:
+    before = threading.active_count()
+    loader = open_loader(folder, name)
+    next(loader)
+    for path in (Path(str(folder.root)) / "images").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"images/\d+\.(jpg|png)") as caught:
+        list(itertools.islice(loader, 10))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StopIteration):
+        next(loader)
+    assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("file", ["images/1.jpg", "masks/1.png"])
+def test_a_file_that_vanishes_is_named(folder: DataConfig, name: str, file: str) -> None:
+    (Path(str(folder.root)) / file).unlink()
+    with pytest.raises(UserError, match=file):
+        take(folder, name, 10)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_close_ends_the_threads(folder: DataConfig, name: str) -> None:
+    loader = open_loader(folder, name)
+    assert loader.name == name
+    next(loader)
+    loader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(f"{name}-loader")]
+    loader.close()
+
+
+def test_auto_follows_a_table(folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "dali_installed", lambda: True)
+    for platform, expected in (("linux", "dali"), ("darwin", "torch"), ("win32", "torch")):
+        monkeypatch.setattr("sys.platform", platform)
+        assert data.choose_loader("auto") == expected
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(data, "dali_installed", lambda: False)
+    assert data.choose_loader("auto") == "torch"
+    with pytest.raises(UserError, match=r"data\.loader: .*nvidia-dali"):
+        open_loader(folder, "dali")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", LOADERS)
+def test_batches_on_a_gpu_are_those_of_the_cpu(folder: DataConfig, name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    device = torch.device("cuda")
+    with open_loader(folder, name, device=device) as on_gpu, open_loader(folder, name) as on_cpu:
+        for _ in range(5):
+            for ours, theirs in zip(next(on_gpu), next(on_cpu), strict=True):
+                assert ours is not None
+                assert ours.device.type == "cuda"
+                # Decoders on a GPU round differently, and so does its strong view.
+                assert (ours.cpu().float() - theirs.float()).abs().mean() < 3  # type: ignore[union-attr]

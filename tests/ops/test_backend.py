@@ -1,0 +1,89 @@
+"""The choice of a backend and of an instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from maskmatch.ops import info, multiscale_pseudo_label, use_backend
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+
+
+def test_use_backend_for_good_and_for_a_block() -> None:
+    with use_backend("auto"):
+        with use_backend("reference"):
+            assert info()["backend"] == "reference"
+        assert info()["backend"] == "auto"
+        use_backend("reference")
+        assert info()["backend"] == "reference"
+
+
+def test_unknown_and_missing_backends() -> None:
+    with pytest.raises(ValueError, match="backend must be one of auto, reference, cpp, cuda, triton, got 'gpu'"):
+        use_backend("gpu")
+    missing = {"cpp", "cuda", "triton"} - set(info()["available"])
+    for name in missing:
+        with pytest.raises(RuntimeError, match=f"backend {name} cannot be used"):
+            use_backend(name)
+
+
+@pytest.mark.skipif("cpp" not in info()["available"], reason="no compiled operators")
+def test_compiled_is_the_default_and_agrees_with_the_others() -> None:
+    logits = [torch.randn(1, 5, 7, 7)]
+    with use_backend("auto"):
+        automatic = multiscale_pseudo_label(logits, (50, 50))[1]
+    with use_backend("cpp"):
+        assert torch.equal(automatic, multiscale_pseudo_label(logits, (50, 50))[1])
+        with pytest.raises(ValueError, match="backend cpp takes tensors on cpu, got meta"):
+            multiscale_pseudo_label([logits[0].to("meta")], (50, 50))
+    with use_backend("reference"):
+        assert not torch.equal(automatic, multiscale_pseudo_label(logits, (50, 50))[1])
+
+
+@pytest.mark.slow
+def test_environment_variable() -> None:
+    code = "import maskmatch.ops as o; print(o.info()['backend'])"
+    assert python(code, MASKMATCH_BACKEND="reference").stdout.strip() == "reference"
+    failed = python(code, MASKMATCH_BACKEND="fast")
+    assert failed.returncode != 0
+    assert "backend must be one of auto, reference, cpp, cuda, triton, got 'fast'" in failed.stderr
+
+
+@pytest.mark.slow
+def test_without_the_compiled_library_the_reference_warns_once() -> None:
+    code = """
+import pathlib, warnings
+exists = pathlib.Path.exists
+pathlib.Path.exists = lambda self: self.name not in ("_C.so", "_C_cuda.so") and exists(self)
+import torch, maskmatch.ops as o
+warnings.simplefilter("always")
+with warnings.catch_warnings(record=True) as caught:
+    for _ in range(3):
+        o.multiscale_pseudo_label([torch.randn(1, 2, 3, 3)], (5, 5))
+print([str(w.message) for w in caught], o.info()["available"])
+"""
+    result = python(code, MASKMATCH_BACKEND="auto")
+    expected = "maskmatch.ops: no compiled multiscale_pseudo_label for cpu tensors, using the slow reference"
+    assert result.stdout.strip() == f"['{expected}'] ['reference']", result.stderr
+    forced = python(code, MASKMATCH_BACKEND="cpp")
+    assert "backend cpp has no multiscale_pseudo_label: the package was installed without it" in forced.stderr
+
+
+@pytest.mark.skipif("cpp" not in info()["available"], reason="no compiled operators")
+def test_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKMATCH_CPU_CAPABILITY", "default")
+    assert info()["instruction_set"] == "default"
+    monkeypatch.delenv("MASKMATCH_CPU_CAPABILITY")
+    assert info()["instruction_set"] in info()["instruction_sets"]
+    monkeypatch.setenv("MASKMATCH_CPU_CAPABILITY", "sse9")
+    with pytest.raises(RuntimeError, match="MASKMATCH_CPU_CAPABILITY must be one of .*, got sse9"):
+        multiscale_pseudo_label([torch.randn(1, 2, 3, 3)], (5, 5))

@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 
@@ -20,12 +21,12 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy maskmatch benchmarks
-	$(BIN)/clang-format --dry-run --Werror $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.cu')
+	$(BIN)/clang-format -i $(CSRC)
 
 # torch is installed once: the extension is then built against it, without an isolated build that would fetch it again.
 .venv/torch: pyproject.toml
@@ -33,7 +34,7 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja "cmake>=3.26" "torch>=2.10" torchvision
 	touch $@
 
-.venv/installed: .venv/torch setup.py CMakeLists.txt $(shell git ls-files csrc)
+.venv/installed: .venv/torch setup.py CMakeLists.txt $(CSRC)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
 	touch $@
 

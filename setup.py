@@ -42,7 +42,9 @@ def torch_is_cuda_build(torch: Path) -> bool:
 
 def find_tool(name: str) -> str:
     """A program on PATH or beside this Python, as in a virtual environment that is not activated."""
-    scripts = os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts"), str(Path(sys.executable).parent)])
+    scripts = os.pathsep.join(
+        [os.environ.get("PATH", ""), sysconfig.get_path("scripts"), str(Path(sys.executable).parent)]
+    )
     found = shutil.which(name, path=scripts)
     if found is None:
         sys.exit(f"maskmatch: {name} is needed to build the operators (pip install {name})")

@@ -21,7 +21,7 @@ EXIT_INTERRUPTED = 130  # as the shell reports SIGINT
 class Parser(ArgumentParser):
     """An ArgumentParser whose errors are one line that names the option, what was expected and what was got."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = [option for action in self._actions for option in action.option_strings]
         print(f"{self.prog}: error: {one_line(message, options)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -41,7 +41,9 @@ def train_parser() -> Parser:
         default=Config.fused,
         help="Use the compiled operators (default); --no-fused takes their plain PyTorch definition.",
     )
-    parser.add_argument("--output", type=str | None, default=None, help="Folder of the run; default runs/NAME-DATE-TIME.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Folder of the run; default runs/NAME-DATE-TIME."
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -93,7 +95,9 @@ def one_line(message: str, options: list[str]) -> str:
         return _unknown(unknown.group(1).split("=")[0], options)
     if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         return _unknown(f"--{unknown.group(1)}.{unknown.group(2)}", options)
-    if wrong := re.match(r'Parser key "([\w.]+)": (.*?)\.? (?:Got value|Given value type: .* Given value): (.*)', message):
+    if wrong := re.match(
+        r'Parser key "([\w.]+)": (.*?)\.? (?:Got value|Given value type: .* Given value): (.*)', message
+    ):
         name, problem, value = wrong.groups()
         if literal := re.search(r"Literal\[(.*?)\]", problem):
             expected = "one of " + literal.group(1).replace("'", "")

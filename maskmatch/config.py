@@ -121,13 +121,13 @@ class TrainConfig:
     """The loop."""
 
     steps: int | None = None
-    """Optimizer steps; default 600 where epochs are not set either."""
+    """Optimizer steps; default 800 where epochs are not set either."""
     epochs: int | None = None
     """Passes over the unlabelled list (the labelled one with supervised_only), instead of steps."""
     batch_size: int = 8
     """Labelled images a step and process, and as many unlabelled."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate of the encoder at the start of the poly schedule."""
     head_lr_multiplier: float = 1.0
     """Learning rate of everything but the encoder, relative to lr."""
@@ -174,7 +174,12 @@ def validate(config: Config) -> None:
     unit = "a number from 0 to 1"
     rules: list[tuple[str, object, bool, str]] = [
         ("data.crop_size", data.crop_size, min(sides) > 0, "positive"),
-        ("data.scale_range", data.scale_range, 0 < low <= high, "two positive numbers, the smaller one first"),
+        (
+            "data.scale_range",
+            data.scale_range,
+            0 < low <= high,
+            "two positive numbers, the smaller one first",
+        ),
         *((f"data.{name}", getattr(data, name), 0 <= getattr(data, name) <= 1, unit) for name in _PROBABILITIES),
         *((f"data.{name}", getattr(data, name), getattr(data, name) >= 0, "at least 0") for name in _STRENGTHS),
         ("data.hue", data.hue, 0 <= data.hue <= 0.5, "a number from 0 to 0.5"),
@@ -183,7 +188,12 @@ def validate(config: Config) -> None:
         ("method.threshold", method.threshold, 0 <= method.threshold <= 1, unit),
         ("method.mask_ratio", method.mask_ratio, 0 <= method.mask_ratio <= 1, unit),
         ("method.patch_size", method.patch_size, method.patch_size >= 1, "at least 1"),
-        ("method.scales", method.scales, bool(method.scales) and min(method.scales) > 0, "a list of positive numbers"),
+        (
+            "method.scales",
+            method.scales,
+            bool(method.scales) and min(method.scales) > 0,
+            "a list of positive numbers",
+        ),
         ("method.lambda_u", method.lambda_u, method.lambda_u >= 0, "at least 0"),
         ("method.lambda_m", method.lambda_m, method.lambda_m >= 0, "at least 0"),
         ("method.warmup_steps", method.warmup_steps, (method.warmup_steps or 0) >= 0, "at least 0"),
@@ -203,7 +213,9 @@ def validate(config: Config) -> None:
     if train.steps is not None and train.epochs is not None:
         raise UserError(f"train.steps and train.epochs exclude each other, got {train.steps} and {train.epochs}")
     if method.cutmix and method.consistency and not method.supervised_only and train.batch_size % 2:
-        raise UserError(f"CutMix pairs images: train.batch_size must be even, or method.cutmix false; got {train.batch_size}")
+        raise UserError(
+            f"CutMix pairs images: train.batch_size must be even, or method.cutmix false; got {train.batch_size}"
+        )
 
 
 _PROBABILITIES = ("flip", "jitter", "grayscale", "blur")

@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_report(argv: Sequence[str]) -> None:
-    cli.Parser(
-        prog="maskmatch.info", description="Print versions, backends and devices, for a bug report."
-    ).parse_args(list(argv))
+    cli.Parser(prog="maskmatch.info", description="Print versions, backends and devices, for a bug report.").parse_args(
+        list(argv)
+    )
     sections = {
         "versions": _versions(),
         "operators": _operators(),

@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str]) -> None:
     config = parse_train(argv)
-    from maskmatch.training import train  # torch takes seconds to import: a wrong option should not have to wait
+    from maskmatch.training import (
+        train,
+    )  # torch takes seconds to import: a wrong option should not have to wait
 
     train(config)
 

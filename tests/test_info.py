@@ -25,9 +25,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_report(command: list[str]) -> None:
     done = run(*command, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
-    report = dict(
-        line.strip().split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")
-    )
+    report = dict(line.strip().split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  "))
     assert report["torch"] == torch.__version__.split("+")[0]
     assert report["python"].startswith(platform.python_version())
     assert report["threads"].startswith("1 in torch")

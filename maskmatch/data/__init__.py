@@ -83,6 +83,4 @@ def choose_loader(name: str) -> str:
 
 def dali_installed() -> bool:
     """Whether nvidia-dali can be imported (it is not, which would take a while)."""
-    return (
-        importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
-    )
+    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None

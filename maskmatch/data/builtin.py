@@ -31,9 +31,9 @@ PATH = CLASS_NAMES.index("path")
 
 # The difficulty of the task.
 REGIONS = (3, 5)  # regions in an image
-PERIOD = (4.5, 9.0)  # of a texture, in pixels
-TEXTURE_CONTRAST = (0.20, 0.30)  # amplitude of a texture
-COLOR_SWAP = 0.05  # probability that a region has another class's typical colour
+PERIOD = (4.5, 8.0)  # of a texture, in pixels
+TEXTURE_CONTRAST = (0.22, 0.32)  # amplitude of a texture
+COLOR_SWAP = 0.0  # probability that a region has another class's typical colour
 COLOR_SPREAD = 0.05  # deviation of a region's colour from the typical one
 LIGHT = (0.8, 1.2)  # gain of the whole image
 GRADIENT = 0.2  # change of the light from the middle to the border
@@ -74,16 +74,12 @@ def ensure_builtin(root: str | None = None) -> Path:
     if (target / "classes.txt").is_file():
         return target
     if target.is_dir() and any(target.iterdir()):
-        raise UserError(
-            f"data.root: expected an empty folder or the built-in data set, got other files in {target}"
-        )
+        raise UserError(f"data.root: expected an empty folder or the built-in data set, got other files in {target}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise UserError(
-            f"data.root: cannot make the built-in data set at {target}: {error.strerror}"
-        ) from error
+        raise UserError(f"data.root: cannot make the built-in data set at {target}: {error.strerror}") from error
     try:
         _write(beside)
         beside.chmod(0o755)

@@ -102,9 +102,7 @@ def _check_mask(pair: Pair, size: tuple[int, int], valid: np.ndarray, num_classe
     present = cv2.calcHist([mask], [0], None, [256], [0, 256]).ravel() > 0
     wrong = np.flatnonzero(present & ~valid)
     if len(wrong):
-        raise UserError(
-            f"mask value: expected a class 0..{num_classes - 1} or {IGNORE_INDEX}, got {wrong[0]}: {path}"
-        )
+        raise UserError(f"mask value: expected a class 0..{num_classes - 1} or {IGNORE_INDEX}, got {wrong[0]}: {path}")
     return present
 
 

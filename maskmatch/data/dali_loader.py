@@ -46,8 +46,7 @@ class DaliDecoder:
         files = [read_bytes(pair.image) for pair, _ in items]
         sizes = [self._size(file, pair.image) for file, (pair, _) in zip(files, items, strict=True)]
         geometries = [
-            plan(height, width, sample, self.crop)
-            for (width, height), (_, sample) in zip(sizes, items, strict=True)
+            plan(height, width, sample, self.crop) for (width, height), (_, sample) in zip(sizes, items, strict=True)
         ]
         sources = np.array([(g.rows.source, g.columns.source) for g in geometries], np.float32)
         inputs = {
@@ -105,6 +104,5 @@ def _named(paths: Sequence[Path], error: RuntimeError) -> UserError:
         return named
     first_line = str(error).strip().partition("\n")[0]
     return UserError(
-        f"DALI cannot decode one of {len(paths)} images (`--data.loader torch` may): "
-        f"{first_line}: {paths[0]}, ..."
+        f"DALI cannot decode one of {len(paths)} images (`--data.loader torch` may): {first_line}: {paths[0]}, ..."
     )

@@ -109,9 +109,7 @@ def _voc(config: DataConfig, supervised_only: bool) -> Dataset:
         class_names=_class_names(config, VOC_CLASSES),
         palette=voc_palette(len(VOC_CLASSES)),
         mask_table=_identity(),
-        **_parts(
-            config, root, supervised_only, {"val": "ImageSets/Segmentation/val.txt"}, read_line=_voc_line
-        ),
+        **_parts(config, root, supervised_only, {"val": "ImageSets/Segmentation/val.txt"}, read_line=_voc_line),
     )
 
 
@@ -119,9 +117,7 @@ def _voc_line(fields: list[str], root: Path) -> Pair | None:
     """`image mask`, `image`, or the bare id of VOC's own lists."""
     if len(fields) > 1 or Path(fields[0]).suffix:
         return plain_line(fields, root)
-    mask, augmented = (
-        root / folder / f"{fields[0]}.png" for folder in ("SegmentationClass", "SegmentationClassAug")
-    )
+    mask, augmented = (root / folder / f"{fields[0]}.png" for folder in ("SegmentationClass", "SegmentationClassAug"))
     only_augmented = augmented.is_file() and not mask.is_file()
     return Pair(root / "JPEGImages" / f"{fields[0]}.jpg", augmented if only_augmented else mask)
 
@@ -204,9 +200,7 @@ def _read_part(part: str, name: str, root: Path, read_line: ReadLine) -> tuple[P
         if path.is_file():
             break
     else:
-        raise UserError(
-            f"data.{part}: expected a list file, found none in the current folder nor in {root}: {name}"
-        )
+        raise UserError(f"data.{part}: expected a list file, found none in the current folder nor in {root}: {name}")
     pairs = read_list(path, root, labeled=part != "unlabeled", read_line=read_line)
     if not pairs:
         raise UserError(f"data.{part}: expected at least one image, got an empty list: {path}")
@@ -243,9 +237,7 @@ def _classes_file(path: Path) -> list[str] | None:
 def _numbered(config: DataConfig, root: Path) -> list[str]:
     """Names where no file gives them."""
     if config.num_classes is None and config.class_names is None:
-        raise UserError(
-            f"data.num_classes: expected the number of classes, got none, and no classes.txt in {root}"
-        )
+        raise UserError(f"data.num_classes: expected the number of classes, got none, and no classes.txt in {root}")
     count = config.num_classes if config.num_classes is not None else len(config.class_names or ())
     return [str(index) for index in range(count)]
 

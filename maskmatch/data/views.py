@@ -69,9 +69,7 @@ def crop_image(image: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
     (top, bottom), (left, right) = geometry.rows.source, geometry.columns.source
     # Only what survives the crop is resized. Pillow's bilinear filter widens when it shrinks (antialias) and
     # looks beyond the box at its borders, so this equals the crop of the whole resized image.
-    resized = Image.fromarray(image).resize(
-        (width, height), Image.Resampling.BILINEAR, (left, top, right, bottom)
-    )
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, (left, top, right, bottom))
     view = np.asarray(resized)
     out[:height, :width] = view[:, ::-1] if geometry.flip else view
     out[height:] = 0

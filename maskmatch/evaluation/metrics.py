@@ -41,9 +41,7 @@ class ConfusionMatrix:
         Nothing waits for the device. That is why this is not `torch.bincount`, which reads the largest index.
         """
         if prediction.shape != target.shape:
-            raise ValueError(
-                f"prediction must have target's shape {list(target.shape)}, got {list(prediction.shape)}"
-            )
+            raise ValueError(f"prediction must have target's shape {list(target.shape)}, got {list(prediction.shape)}")
         classes = self.num_classes
         pair = target.long() * classes + prediction.long()
         pair = torch.where(target == IGNORE_INDEX, classes * classes, pair).flatten()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.data import Pair, read_image, read_mask
 from maskmatch.errors import UserError
@@ -86,9 +86,7 @@ class Validator:
             raise UserError(f"validation needs a mask for every image, got none for {pair.image}")
         image, target = read_image(pair.image), read_mask(pair.mask, self.mask_table)
         if image.shape[:2] != target.shape:
-            raise UserError(
-                f"{pair.mask} is of size {target.shape}, its image {pair.image} of {image.shape[:2]}"
-            )
+            raise UserError(f"{pair.mask} is of size {target.shape}, its image {pair.image} of {image.shape[:2]}")
         return _Sample(image, target)
 
 

@@ -1,10 +1,10 @@
 """One step of MaskMatch (arXiv 2312.08631): from a batch to its losses.
 
-    p    = mean over scales s of softmax(resize(T(resize(u_w, s)), crop))    the teacher's probabilities
-    q, c = argmax p, max p                                                   pseudo-label, confidence
-    L    = CE(S(x), y)                                    L_x, supervised
-         + lambda_u * mean of [c >= tau] * CE(S(u_s), q)  L_u, consistency under strong augmentation and CutMix
-         + lambda_m * mean of [c >= tau] * CE(S(u_m), q)  L_m, local consistency under patch masking
+p    = mean over scales s of softmax(resize(T(resize(u_w, s)), crop))    the teacher's probabilities
+q, c = argmax p, max p                                                   pseudo-label, confidence
+L    = CE(S(x), y)                                    L_x, supervised
+     + lambda_u * mean of [c >= tau] * CE(S(u_s), q)  L_u, consistency under strong augmentation and CutMix
+     + lambda_m * mean of [c >= tau] * CE(S(u_m), q)  L_m, local consistency under patch masking
 """
 
 from __future__ import annotations
@@ -77,7 +77,12 @@ class MaskMatch:
         return Losses(total, *parts)
 
     def branches(
-        self, student: nn.Module, teacher: Teacher, batch: Batch, step: int, pseudo: PseudoLabels | None = None
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        batch: Batch,
+        step: int,
+        pseudo: PseudoLabels | None = None,
     ) -> Iterator[tuple[str, float, Tensor]]:
         """Yield (name, weight, loss) for each branch that counts at this step, each with a graph of its own.
 

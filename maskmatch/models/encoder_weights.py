@@ -64,9 +64,7 @@ def load_encoder_weights(encoder: nn.Module, encoder_name: str, path: str) -> st
 def _read(path: Path) -> dict[str, Tensor]:
     """The dictionary of tensors in a file."""
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(
-            f"model.encoder_weights: expected none, imagenet, a .safetensors or a .pth file, got {path}"
-        )
+        raise UserError(f"model.encoder_weights: expected none, imagenet, a .safetensors or a .pth file, got {path}")
     if not path.is_file():
         raise UserError(f"model.encoder_weights: there is no file {path}")
     content: Any

@@ -220,9 +220,7 @@ def _sizes(network: SegmentationModel) -> tuple[int, int]:
     taken = list(islice((size for size in range(stride, 33 * stride, stride) if _takes(network, size)), 2))
     network.train()
     if len(taken) < 2:
-        raise UserError(
-            f"model.arch and model.encoder do not go together: {network.name} takes no image size"
-        )
+        raise UserError(f"model.arch and model.encoder do not go together: {network.name} takes no image size")
     return taken[1] - taken[0], taken[0]
 
 

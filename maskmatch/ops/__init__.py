@@ -15,4 +15,12 @@ from maskmatch.ops.multiscale_pseudo_label import multiscale_pseudo_label
 from maskmatch.ops.patch_mask import patch_mask
 from maskmatch.ops.upsample_cross_entropy import upsample_cross_entropy
 
-__all__ = ["info", "multiscale_pseudo_label", "patch_mask", "philox", "upsample_cross_entropy", "use_backend"]
+__all__ = [
+    "current_backend",
+    "info",
+    "multiscale_pseudo_label",
+    "patch_mask",
+    "philox",
+    "upsample_cross_entropy",
+    "use_backend",
+]

@@ -107,7 +107,8 @@ def _warn_of_reference(operator: str, device: str) -> None:
     if not _warned:
         _warned = True
         warnings.warn(
-            f"maskmatch.ops: no compiled {operator} for {device} tensors, using the slow reference", stacklevel=4
+            f"maskmatch.ops: no compiled {operator} for {device} tensors, using the slow reference",
+            stacklevel=4,
         )
 
 
@@ -138,4 +139,7 @@ def current_backend(device: torch.device) -> str:
     if _chosen != "auto":
         return _chosen
     offered = available()
-    return next((name for name in ("cpp", "cuda", "triton") if _DEVICE[name] == device.type and name in offered), "reference")
+    return next(
+        (name for name in ("cpp", "cuda", "triton") if _DEVICE[name] == device.type and name in offered),
+        "reference",
+    )

@@ -33,6 +33,4 @@ problems["cuda"] = problems["cpp"] or _load("cuda")
 def has_kernel(operator: str, backend: str) -> bool:
     """Whether the compiled library of a backend implements an operator."""
     key = {"cpp": "CPU", "cuda": "CUDA"}[backend]
-    return problems[backend] is None and torch._C._dispatch_has_kernel_for_dispatch_key(
-        f"maskmatch::{operator}", key
-    )
+    return problems[backend] is None and torch._C._dispatch_has_kernel_for_dispatch_key(f"maskmatch::{operator}", key)

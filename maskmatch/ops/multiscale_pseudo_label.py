@@ -66,8 +66,7 @@ def _check_scales(logits: Sequence[Tensor]) -> list[Tensor]:
     for index, scale in enumerate(scales):
         if scale.shape[:2] != first.shape[:2]:
             raise ValueError(
-                f"logits[{index}] must have [N, C] = {list(first.shape[:2])} like logits[0], "
-                f"got {list(scale.shape)}"
+                f"logits[{index}] must have [N, C] = {list(first.shape[:2])} like logits[0], got {list(scale.shape)}"
             )
         if scale.dtype != first.dtype or scale.device != first.device:
             raise ValueError(
@@ -116,13 +115,13 @@ def _compiled(
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
     flips = [int(flip) for flip in flipped]
-    return torch.ops.maskmatch.multiscale_pseudo_label(
-        logits, height, width, flips, weights, average, align_corners
-    )
+    return torch.ops.maskmatch.multiscale_pseudo_label(logits, height, width, flips, weights, average, align_corners)
 
 
 def fake(logits: list[Tensor], height: int, width: int, *_: object) -> tuple[Tensor, Tensor]:
     """Shapes and dtypes of the results."""
+    if not logits:
+        raise ValueError("logits must hold at least one scale, got an empty list")
     shape = (logits[0].shape[0], height, width)
     return logits[0].new_empty(shape, dtype=torch.uint8), logits[0].new_empty(shape, dtype=torch.float32)
 

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from maskmatch.ops import _backend, _library
-from maskmatch.ops._checks import MAX_SIDE, check_choice, check_integer, check_number, check_sides, check_tensor
+from maskmatch.ops._checks import (
+    MAX_SIDE,
+    check_choice,
+    check_integer,
+    check_number,
+    check_sides,
+    check_tensor,
+)
 from maskmatch.ops.reference import hidden_patches, memory_format, spread_grid
 
 STRATEGIES = ("random", "block", "grid")
@@ -70,7 +77,7 @@ def patch_mask(
         fill = [float(fill)] * channels
     colours = *colours, _per_channel("fill", fill, channels)
 
-    patches = -(-height // patch_size) * -(-width // patch_size)
+    patches = ((height + patch_size - 1) // patch_size) * ((width + patch_size - 1) // patch_size)
     if seeds is None:
         if hidden_patches(patches, ratio) > 0:
             raise ValueError(f"seeds must be int64 [N] = [{count}] where mask_ratio is {mask_ratio}, got None")
@@ -109,7 +116,8 @@ def fake(images: Tensor, patch_size: int, *_: object) -> tuple[Tensor, Tensor]:
     dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
     output = torch.empty_like(images, dtype=dtype, memory_format=memory_format(images))
     return output, images.new_empty(
-        (count, -(-height // patch_size), -(-width // patch_size)), dtype=torch.bool
+        (count, (height + patch_size - 1) // patch_size, (width + patch_size - 1) // patch_size),
+        dtype=torch.bool,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.ops.philox import PATCH_MASK_DOMAIN, philox4x32
 
@@ -44,9 +44,7 @@ def patch_order(rows: int, columns: int, seeds: Tensor, strategy: str) -> Tensor
     seeds = seeds[:, None, None]
     if strategy == "random":
         return philox4x32(seeds, row * columns + column, _KEY_STREAM, PATCH_MASK_DOMAIN)[0]
-    row_word, column_word, _, _ = philox4x32(
-        seeds, torch.zeros_like(seeds), _OFFSET_STREAM, PATCH_MASK_DOMAIN
-    )
+    row_word, column_word, _, _ = philox4x32(seeds, torch.zeros_like(seeds), _OFFSET_STREAM, PATCH_MASK_DOMAIN)
     if strategy == "block":
         side = max(2, (min(rows, columns) + 3) // 4)
         blocks_across = (columns + side - 1) // side + 1
@@ -84,7 +82,7 @@ def patch_mask(
 ) -> tuple[Tensor, Tensor]:
     """Normalised images with hidden patches filled, and the patch grid."""
     height, width = images.shape[-2:]
-    rows, columns = -(-height // patch_size), -(-width // patch_size)
+    rows, columns = (height + patch_size - 1) // patch_size, (width + patch_size - 1) // patch_size
     grid = patch_grid(rows, columns, mask_ratio, seeds, strategy)
 
     dtype = compute_dtype(images)
@@ -184,6 +182,4 @@ def _check_labels(target: Tensor, valid: Tensor, classes: int, ignore_index: int
     wrong = valid & ((target < 0) | (target >= classes))
     if wrong.any():
         value = target[wrong][0].item()
-        raise RuntimeError(
-            f"target must hold classes 0 to {classes - 1} or ignore_index {ignore_index}, got {value}"
-        )
+        raise RuntimeError(f"target must hold classes 0 to {classes - 1} or ignore_index {ignore_index}, got {value}")

@@ -109,9 +109,7 @@ def _check_normalize(normalize: str | float | Tensor, device: torch.device) -> N
             raise ValueError("normalize must not require grad: it is a constant here, detach it")
     elif isinstance(normalize, str):
         if normalize not in NORMALIZATIONS:
-            raise ValueError(
-                f"normalize must be one of {', '.join(NORMALIZATIONS)}, or a count, got {normalize!r}"
-            )
+            raise ValueError(f"normalize must be one of {', '.join(NORMALIZATIONS)}, or a count, got {normalize!r}")
     else:
         check_number("normalize", normalize, 0, float("inf"))
 

@@ -61,7 +61,9 @@ def save(folder: Path, student: nn.Module, teacher: nn.Module, state: State, *, 
         _sync_folder(folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise UserError(f"could not write the checkpoint {place}: {error.strerror}; the one before is intact") from error
+        raise UserError(
+            f"could not write the checkpoint {place}: {error.strerror}; the one before is intact"
+        ) from error
     _prune(folder)
 
 

@@ -9,7 +9,7 @@ import resource
 import statistics
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from torch.optim import Optimizer
 from maskmatch import ops
 from maskmatch.batch import Batch
 from maskmatch.config import Config
-from maskmatch.data import Dataset, check_dataset, load_dataset, make_loader, read_image, read_mask
+from maskmatch.data import Dataset, Loader, check_dataset, load_dataset, make_loader, read_image, read_mask
 from maskmatch.errors import UserError
-from maskmatch.evaluation import Metrics, Validator, predict, save_curves, save_predictions
+from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import MaskMatch, Teacher
 from maskmatch.models import Student, build_student, check_crop
 from maskmatch.training import checkpoint
@@ -98,7 +98,7 @@ class Run:
     method: MaskMatch
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
-    loader: Any
+    loader: Loader
     validator: Validator
     log: MetricsLog
     step: int  # optimizer steps done
@@ -187,16 +187,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         device=device,
         supervised_only=supervised_only,
     )
-    config = replace(
-        config,
-        data=replace(
-            config.data,
-            loader=loader.name,
-            num_classes=dataset.num_classes,
-            class_names=list(dataset.class_names),
-        ),
-    )
-    _write_config(folder, config)
+    found = {"loader": loader.name, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names)}
+    _write_config(folder, config, found)
     return Run(
         config=config,
         folder=folder,
@@ -226,7 +218,15 @@ def prepare(config: Config, student: Student | None = None) -> Run:
 
 def check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
     """Refuse to resume with what would make it another run. Lengths and intervals may change."""
-    free = {"steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"}
+    free = {
+        "steps",
+        "epochs",
+        "validate_every",
+        "checkpoint_every",
+        "warmup_steps",
+        "ramp_steps",
+        "ema_momentum",
+    }
     free |= {"device", "workers", "loader", "num_classes", "class_names", "root", "encoder_weights"}
     for part, options in asdict(config).items():
         if not isinstance(options, dict):
@@ -234,7 +234,9 @@ def check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
         for name, value in options.items():
             if name not in free and saved[part][name] != value:
                 was = saved[part][name]
-                raise UserError(f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it")
+                raise UserError(
+                    f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
+                )
 
 
 def _after_step(run: Run, display: Display) -> None:
@@ -246,7 +248,7 @@ def _after_step(run: Run, display: Display) -> None:
     record: dict[str, Any] = {}
     if run.step == 1 or run.step % LOG_EVERY == 0 or validates or saves:
         record = _record(run)
-        display.update(run.step, record, _images_per_second(run))
+        display.update(run.step, record, _images_per_second(run) or 0.0)
     best = False
     if validates:
         student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
@@ -272,11 +274,15 @@ def _record(run: Run) -> dict[str, Any]:
     means = [torch.stack([losses[name] for losses in run.pending if name in losses]).mean() for name in names]
     run.pending.clear()
     values = torch.stack([mean.float() for mean in means]).tolist()
-    return {"step": run.step, "lr": run.optimizer.param_groups[0]["lr"], **dict(zip(names, values, strict=True))}
+    return {
+        "step": run.step,
+        "lr": run.optimizer.param_groups[0]["lr"],
+        **dict(zip(names, values, strict=True)),
+    }
 
 
 def _finish(run: Run) -> dict[str, Any]:
-    """Pictures and summary.json, from the records and the best teacher... of the last step's networks."""
+    """Pictures and summary.json, of the last step's networks."""
     save_curves(run.folder / "curves.png", run.log.records)
     pairs = run.dataset.val
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
@@ -342,10 +348,11 @@ def _finite(values: list[float]) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values]
 
 
-def _write_config(folder: Path, config: Config) -> None:
-    """config.yaml reproduces the run with --config, into another folder."""
+def _write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
+    """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
     options = asdict(config)
     del options["output"], options["resume"]
+    options["data"] |= found
     _write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
 
 

@@ -9,7 +9,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from maskmatch.config import Config, TrainConfig
 
-DEFAULT_STEPS = 600
+DEFAULT_STEPS = 800
 
 
 def resolve(config: Config, images: int) -> Config:
@@ -47,7 +47,8 @@ def _momentum(steps: int) -> float:
 
 def make_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
     """Two groups, so that everything but the encoder can learn faster than it."""
-    encoder, rest = [], []
+    encoder: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         (encoder if name.startswith("encoder.") else rest).append(parameter)
     groups = [

@@ -108,9 +108,7 @@ def test_two_processes_may_draw_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_builtin")
-def test_an_interrupted_drawing_leaves_nothing_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_drawing_leaves_nothing_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = builtin.draw
 
     def fail(index: int) -> tuple[np.ndarray, np.ndarray]:

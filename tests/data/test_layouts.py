@@ -97,9 +97,7 @@ def test_forms_of_a_list_line(folder: DataConfig) -> None:
         ({"num_classes": 300}, r"data\.num_classes: expected 1 to 255, got 300"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
-    folder: DataConfig, values: dict[str, object], message: str
-) -> None:
+def test_what_is_wrong_is_said_in_one_line(folder: DataConfig, values: dict[str, object], message: str) -> None:
     root = Path(str(folder.root))
     (root / "empty.txt").write_text("\n\n")
     (root / "images.txt").write_text("\nimages/3.jpg\n")
@@ -134,9 +132,7 @@ def test_voc(voc: DataConfig) -> None:
     root = Path(str(voc.root))
     assert dataset.num_classes == 21
     assert dataset.class_names[15] == "person"
-    assert dataset.val[0] == Pair(
-        root / "JPEGImages/2007_000033.jpg", root / "SegmentationClass/2007_000033.png"
-    )
+    assert dataset.val[0] == Pair(root / "JPEGImages/2007_000033.jpg", root / "SegmentationClass/2007_000033.png")
     assert dataset.val[1].mask == root / "SegmentationClass/2007_000042.png"
     assert dataset.labeled[0].mask == root / "SegmentationClassAug/2007_000042.png"
     assert [pair.image.stem for pair in dataset.unlabeled] == ["2008_000002", "2007_000033"]

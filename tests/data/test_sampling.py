@@ -16,9 +16,7 @@ SEEDS = st.integers(0, 2**63)
 LENGTHS = st.integers(1, 40)
 
 
-def sequence(
-    steps: int, batch_size: int, length: int, seed: int = 0, stream: int = UNLABELED
-) -> list[Sample]:
+def sequence(steps: int, batch_size: int, length: int, seed: int = 0, stream: int = UNLABELED) -> list[Sample]:
     return [
         sample
         for step in range(steps)
@@ -55,9 +53,7 @@ def test_streams_seeds_and_epochs_are_independent() -> None:
     ]
     epochs = [tuple(order[start : start + 50]) for order in orders for start in (0, 50)]
     assert len(set(epochs)) == 8
-    samples = [
-        sample for seed in (0, 1) for s in (LABELED, UNLABELED) for sample in sequence(2, 50, 50, seed, s)
-    ]
+    samples = [sample for seed in (0, 1) for s in (LABELED, UNLABELED) for sample in sequence(2, 50, 50, seed, s)]
     assert len({sample.seed for sample in samples}) == len({sample.scale for sample in samples}) == 400
 
 

@@ -39,9 +39,7 @@ def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
-def window(
-    view: np.ndarray, drawn: Sample, crop: tuple[int, int] = CROP
-) -> tuple[np.ndarray, tuple[int, int]]:
+def window(view: np.ndarray, drawn: Sample, crop: tuple[int, int] = CROP) -> tuple[np.ndarray, tuple[int, int]]:
     """Crop, flip and pad a whole resized image, by the definition."""
     height, width = (min(size, limit) for size, limit in zip(view.shape, crop, strict=False))
     y = min(int(drawn.crop_y * (view.shape[0] - height + 1)), view.shape[0] - height)

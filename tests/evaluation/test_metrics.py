@@ -63,9 +63,7 @@ def test_equal_to_the_definition(seed: int, classes: int) -> None:
 def test_batches_add_up() -> None:
     batches = [random_batch(seed, 5, 5, 0.1) for seed in range(3)]
     one, many = ConfusionMatrix(5), ConfusionMatrix(5)
-    one.update(
-        torch.cat([prediction for prediction, _ in batches]), torch.cat([target for _, target in batches])
-    )
+    one.update(torch.cat([prediction for prediction, _ in batches]), torch.cat([target for _, target in batches]))
     for prediction, target in batches:
         many.update(prediction, target)
     assert torch.equal(one.matrix, many.matrix)

@@ -58,8 +58,7 @@ def test_ignored_pixels_are_named(tmp_path: Path) -> None:
 
 
 RECORDS = [
-    {"step": step, "loss": 2.0 / step, "loss_x": 1.0 / step, "coverage": 0.5, "lr": 0.1}
-    for step in range(1, 20)
+    {"step": step, "loss": 2.0 / step, "loss_x": 1.0 / step, "coverage": 0.5, "lr": 0.1} for step in range(1, 20)
 ]
 
 

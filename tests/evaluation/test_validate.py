@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.config import ModelConfig
@@ -30,9 +30,7 @@ def student(request: pytest.FixtureRequest) -> Student:
     stem = nn.Conv2d(3, 8, 5, stride=4, padding=2)
     head = nn.Conv2d(8, CLASSES, 3, padding=1)
     network = nn.Sequential(stem, nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), head)
-    return from_module(
-        network, size_multiple=16, min_size=32, align_corners=request.param, mean=(0.4, 0.5, 0.6)
-    )
+    return from_module(network, size_multiple=16, min_size=32, align_corners=request.param, mean=(0.4, 0.5, 0.6))
 
 
 def plain_probabilities(student: Student, image: np.ndarray) -> Tensor:
@@ -76,9 +74,7 @@ def test_more_images_than_are_read_ahead(student: Student, write_pairs: WritePai
     same(Validator(student, pairs, TABLE, CLASSES, "cpu")(student.network), plain_metrics(student, pairs))
 
 
-def test_every_pixel_counts_once(
-    student: Student, write_pairs: WritePairs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_pixel_counts_once(student: Student, write_pairs: WritePairs, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = []
     monkeypatch.setattr(ConfusionMatrix, "compute", lambda confusion: counted.append(confusion.matrix.sum()))
     pairs = write_pairs(MIXED)

@@ -154,9 +154,7 @@ def test_deep_stem_is_told_from_torchvisions(tmp_path: Path) -> None:
     message = refused(make_encoder("tu-resnet50s"), tmp_path / "plain.pth", "tu-resnet50s")
     assert "its stem is torchvision's (conv1.weight)" in message
     deep = make_encoder("tu-resnet50s")
-    assert "left over: fc.bias, fc.weight" in load_encoder_weights(
-        deep, "tu-resnet50s", str(tmp_path / "deep.pth")
-    )
+    assert "left over: fc.bias, fc.weight" in load_encoder_weights(deep, "tu-resnet50s", str(tmp_path / "deep.pth"))
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.config import ModelConfig
 from maskmatch.errors import UserError
@@ -88,9 +88,7 @@ def test_building_leaves_the_network_as_built() -> None:
 
 @pytest.mark.parametrize("stride", [8, 16])
 def test_output_stride(stride: int) -> None:
-    student = build_student(
-        ModelConfig(arch="DeepLabV3Plus", encoder="resnet18", output_stride=stride), CLASSES
-    )
+    student = build_student(ModelConfig(arch="DeepLabV3Plus", encoder="resnet18", output_stride=stride), CLASSES)
     assert student.size_multiple == stride
     assert student.network.encoder(torch.zeros(1, 3, 32, 32))[-1].shape[-1] == 32 // stride
 

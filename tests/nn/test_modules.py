@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.nn import MultiscalePseudoLabel, PatchMask, UpsampleCrossEntropyLoss
 from maskmatch.ops import multiscale_pseudo_label, patch_mask

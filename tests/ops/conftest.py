@@ -34,9 +34,7 @@ def _cpu_flags() -> set[str]:
 
 
 @pytest.fixture(
-    params=[
-        pytest.param(name, marks=[pytest.mark.gpu] if name in ("cuda", "triton") else []) for name in BACKENDS
-    ]
+    params=[pytest.param(name, marks=[pytest.mark.gpu] if name in ("cuda", "triton") else []) for name in BACKENDS]
 )
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """Runs the test on a backend (on the CPU with each instruction set); gives the device to use."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from maskmatch.nn import PatchMask
-from maskmatch.ops import info, multiscale_pseudo_label, patch_mask, upsample_cross_entropy
+from maskmatch.ops import info, multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
 
 compiled_only = pytest.mark.skipif("cpp" not in info()["available"], reason="no compiled operators")
 
@@ -41,9 +43,7 @@ def test_opcheck_of_cross_entropy(per_pixel: bool, dtype: torch.dtype) -> None:
     logits = torch.randn(2, 3, 4, 5, dtype=dtype, requires_grad=True)
     target, confidence = torch.randint(0, 3, (2, 9, 10)), torch.rand(2, 9, 10)
     options = (confidence, 0.5, torch.rand(2, 9, 10), torch.rand(3), 255, 0.1, False)
-    torch.library.opcheck(
-        torch.ops.maskmatch.upsample_cross_entropy, (logits, target, *options, per_pixel, True)
-    )
+    torch.library.opcheck(torch.ops.maskmatch.upsample_cross_entropy, (logits, target, *options, per_pixel, True))
     torch.library.opcheck(
         torch.ops.maskmatch.upsample_cross_entropy, (logits.detach(), target, *options, per_pixel, False)
     )
@@ -73,23 +73,36 @@ class Step(nn.Module):
         return loss + 0.1 * pixels.flatten().topk(50).values.mean()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiled_step_gives_the_same_numbers(backend: torch.device, dynamic: bool) -> None:
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    step = Step().to(backend)
-    fast = torch.compile(step, fullgraph=True, dynamic=dynamic)
+def compare_with_eager(compiled: Callable[..., Tensor], step: Step, device: torch.device) -> None:
     for count, side in ((2, 33), (3, 40)):
-        images = torch.randint(0, 256, (count, 3, side, side + 7), dtype=torch.uint8, device=backend)
-        seeds = torch.arange(count, device=backend)
-        expected, got = step(images, seeds), fast(images, seeds)
+        images = torch.randint(0, 256, (count, 3, side, side + 7), dtype=torch.uint8, device=device)
+        seeds = torch.arange(count, device=device)
+        expected, got = step(images, seeds), compiled(images, seeds)
         torch.testing.assert_close(got, expected)
         parameters = list(step.student.parameters())
-        for a, b in zip(
-            torch.autograd.grad(got, parameters), torch.autograd.grad(expected, parameters), strict=True
-        ):
+        for a, b in zip(torch.autograd.grad(got, parameters), torch.autograd.grad(expected, parameters), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_traced_step_gives_the_same_numbers(fast_backend: torch.device, dynamic: bool) -> None:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    step = Step().to(fast_backend)
+    traced = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    compare_with_eager(traced, step, fast_backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cpp", "reference"])
+def test_compiled_step_gives_the_same_numbers(name: str) -> None:
+    if name not in info()["available"]:
+        pytest.skip("no compiled operators")
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    step = Step()
+    with use_backend(name):
+        compare_with_eager(torch.compile(step, fullgraph=True, dynamic=False), step, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -173,15 +173,11 @@ def loss_and_gradient(
     return loss.detach(), logits.grad
 
 
-def check_cross_entropy(
-    logits: Tensor, target: Tensor, upstream: Tensor, device: torch.device, **options: Any
-) -> None:
+def check_cross_entropy(logits: Tensor, target: Tensor, upstream: Tensor, device: torch.device, **options: Any) -> None:
     def moved(dtype: torch.dtype | None, where: torch.device) -> dict[str, Any]:
         return {k: v.to(where, dtype) if isinstance(v, Tensor) else v for k, v in options.items()}
 
-    got, gradient = loss_and_gradient(
-        logits.to(device), target.to(device), upstream.to(device), moved(None, device)
-    )
+    got, gradient = loss_and_gradient(logits.to(device), target.to(device), upstream.to(device), moved(None, device))
     cpu = torch.device("cpu")
     exact = moved(None, cpu)
     for name in ("pixel_weight", "class_weight"):
@@ -207,7 +203,11 @@ def test_cross_entropy(backend: torch.device, shape: tuple[int, ...], dtype: tor
     ignore_index = 255 if shape[1] < 255 else -1
     pixels = draw_pixels((shape[0], *shape[4:]), shape[1], ignore_index)
     check_cross_entropy(
-        draw_logits(shape[:4], dtype), pixels["target"], pixels["upstream"], backend, ignore_index=ignore_index
+        draw_logits(shape[:4], dtype),
+        pixels["target"],
+        pixels["upstream"],
+        backend,
+        ignore_index=ignore_index,
     )
 
 
@@ -221,7 +221,13 @@ OPTIONS: list[dict[str, Any]] = [
     {"normalize": "tensor", "class_weight": True},
     {"label_smoothing": 0.1},
     {"label_smoothing": 1.0, "class_weight": True, "normalize": "none"},
-    {"label_smoothing": 0.3, "class_weight": True, "pixel_weight": True, "confidence": True, "threshold": 0.3},
+    {
+        "label_smoothing": 0.3,
+        "class_weight": True,
+        "pixel_weight": True,
+        "confidence": True,
+        "threshold": 0.3,
+    },
     {"class_weight": True, "pixel_weight": True, "normalize": "none", "confidence": True, "threshold": 0.5},
     {"align_corners": True, "normalize": "none", "label_smoothing": 0.1},
     {"align_corners": True},
@@ -230,9 +236,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(map(str, options.items())))
 @pytest.mark.parametrize("shape", [SHAPES[3], SHAPES[4], SHAPES[6], SHAPES[8]], ids=str)
-def test_cross_entropy_options(
-    backend: torch.device, shape: tuple[int, ...], options: dict[str, Any]
-) -> None:
+def test_cross_entropy_options(backend: torch.device, shape: tuple[int, ...], options: dict[str, Any]) -> None:
     pixels = draw_pixels((shape[0], *shape[4:]), shape[1], 255)
     options = dict(options)
     for name in ("confidence", "pixel_weight"):
@@ -265,7 +269,10 @@ def test_cross_entropy_of_large_logits(backend: torch.device) -> None:
 @given(data=st.data())
 def test_drawn_cases(backend: torch.device, data: st.DataObject) -> None:
     """Shapes and options that nobody thought of."""
-    integer, boolean = (lambda low, high: data.draw(st.integers(low, high))), (lambda: data.draw(st.booleans()))
+    integer, boolean = (
+        (lambda low, high: data.draw(st.integers(low, high))),
+        (lambda: data.draw(st.booleans())),
+    )
     shape = (integer(1, 2), integer(1, 9), integer(1, 40), integer(1, 40))
     size = (integer(1, 60), integer(1, 60))
     options: dict[str, Any] = {"align_corners": boolean()}
@@ -293,9 +300,7 @@ IMAGE_TOLERANCE = {torch.uint8: 2e-6, torch.float32: 2e-6, torch.float16: 2e-3, 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
 @pytest.mark.parametrize("dtype", IMAGE_DTYPES, ids=str)
 @pytest.mark.parametrize("strategy", ["random", "block", "grid"])
-@pytest.mark.parametrize(
-    "shape", [(3, 3, 40, 50), (2, 1, 7, 9), (1, 5, 1, 1), (2, 3, 33, 16), (0, 3, 8, 8)], ids=str
-)
+@pytest.mark.parametrize("shape", [(3, 3, 40, 50), (2, 1, 7, 9), (1, 5, 1, 1), (2, 3, 33, 16), (0, 3, 8, 8)], ids=str)
 def test_patch_mask(
     backend: torch.device, shape: tuple[int, ...], strategy: str, dtype: torch.dtype, layout: str
 ) -> None:
@@ -312,9 +317,7 @@ def test_patch_mask(
     }
     seeds = torch.tensor([0, -1, 2**62])[: shape[0]]
     for patch_size, ratio in ((8, 0.7), (5, 0.0), (1, 0.5), (100, 1.0)):
-        output, grid = patch_mask(
-            images.to(backend), patch_size, mask_ratio=ratio, seeds=seeds.to(backend), **options
-        )
+        output, grid = patch_mask(images.to(backend), patch_size, mask_ratio=ratio, seeds=seeds.to(backend), **options)
         with use_backend("reference"):
             expected, expected_grid = patch_mask(
                 images.double() / (255 if dtype == torch.uint8 else 1),

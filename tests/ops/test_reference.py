@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, philox, upsample_cross_entropy, use_backend
 from maskmatch.ops.reference import patch_grid
@@ -57,30 +57,22 @@ def test_cross_entropy_is_that_of_torch(smoothing: float, weighted: bool, align_
     target[0, :3] = 255
     weight = torch.linspace(0.5, 2, 5, dtype=torch.float64) if weighted else None
     resized = F.interpolate(logits, (20, 30), mode="bilinear", align_corners=align_corners)
-    expected = F.cross_entropy(
-        resized, target, weight, ignore_index=255, label_smoothing=smoothing, reduction="none"
-    )
+    expected = F.cross_entropy(resized, target, weight, ignore_index=255, label_smoothing=smoothing, reduction="none")
     options = {"class_weight": weight, "label_smoothing": smoothing, "align_corners": align_corners}
     pixels = upsample_cross_entropy(logits, target, normalize="none", **options)
     torch.testing.assert_close(pixels, expected)
     valid = target != 255
-    torch.testing.assert_close(
-        upsample_cross_entropy(logits, target, **options), expected.sum() / valid.sum()
-    )
+    torch.testing.assert_close(upsample_cross_entropy(logits, target, **options), expected.sum() / valid.sum())
     confidence = torch.rand(2, 20, 30, generator=generator)
     keep = confidence >= 0.6
     options |= {"confidence": confidence, "threshold": 0.6}
     sum_of_kept = (expected * keep).sum()
-    torch.testing.assert_close(
-        upsample_cross_entropy(logits, target, **options), sum_of_kept / valid.sum()
-    )
+    torch.testing.assert_close(upsample_cross_entropy(logits, target, **options), sum_of_kept / valid.sum())
     torch.testing.assert_close(
         upsample_cross_entropy(logits, target, normalize="confident", **options),
         sum_of_kept / (valid & keep).sum(),
     )
-    torch.testing.assert_close(
-        upsample_cross_entropy(logits, target, normalize=7, **options), sum_of_kept / 7
-    )
+    torch.testing.assert_close(upsample_cross_entropy(logits, target, normalize=7, **options), sum_of_kept / 7)
     torch.testing.assert_close(
         upsample_cross_entropy(logits, target, normalize=torch.tensor(7), **options), sum_of_kept / 7
     )
@@ -127,9 +119,7 @@ def test_pseudo_label_is_the_mean_of_softmaxes() -> None:
     strategy=st.sampled_from(["random", "block", "grid"]),
     seed=st.integers(-(2**63), 2**63 - 1),
 )
-def test_every_strategy_hides_the_same_number(
-    rows: int, columns: int, ratio: float, strategy: str, seed: int
-) -> None:
+def test_every_strategy_hides_the_same_number(rows: int, columns: int, ratio: float, strategy: str, seed: int) -> None:
     grid = patch_grid(rows, columns, ratio, torch.tensor([seed, 5]), strategy)
     assert grid.sum(dim=(1, 2)).tolist() == [int(ratio * rows * columns + 0.5)] * 2
     # An image's mask does not depend on its neighbours in the batch, and less hides a part of what more hides.

@@ -8,7 +8,16 @@ import pytest
 from maskmatch.train import main
 
 FAST = [
-    *("--data.crop_size", "32", "--data.loader", "torch", "--train.batch_size", "2", "--method.warmup_steps", "2"),
+    *(
+        "--data.crop_size",
+        "32",
+        "--data.loader",
+        "torch",
+        "--train.batch_size",
+        "2",
+        "--method.warmup_steps",
+        "2",
+    ),
     *("--method.ramp_steps", "2", "--method.threshold", "0.1", "--train.validate_every", "100"),
 ]
 

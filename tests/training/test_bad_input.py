@@ -95,7 +95,15 @@ def folder(tmp_path):
         Image.fromarray(generator.integers(0, 3, (80, 80), dtype=np.uint8)).save(tmp_path / f"{name}.png")
     (tmp_path / "list.txt").write_text("a.jpg a.png\nb.jpg b.png\n")
     lists = [option for part in ("labeled", "unlabeled", "val") for option in (f"--data.{part}", "list.txt")]
-    return tmp_path, ["--data.name", "folder", "--data.root", str(tmp_path), "--data.num_classes", "3", *lists]
+    return tmp_path, [
+        "--data.name",
+        "folder",
+        "--data.root",
+        str(tmp_path),
+        "--data.num_classes",
+        "3",
+        *lists,
+    ]
 
 
 def test_the_folder_itself_trains(folder):

@@ -55,7 +55,7 @@ class DataConfig:
     loader: Literal["auto", "dali", "torch"] = "auto"
     """Who decodes and augments."""
     workers: int = 1
-    """Threads (DALI) or processes (torch) that prepare batches."""
+    """Threads that prepare batches."""
 
 
 @dataclass

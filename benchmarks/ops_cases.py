@@ -1,0 +1,219 @@
+"""What benchmarks/ops.py times: each operator beside the torch code that it replaces, on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
+from maskmatch.ops.patch_mask import IMAGENET_MEAN, IMAGENET_STD
+
+SCALES = (0.5, 0.75, 1.0)
+THRESHOLD = 0.95
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload; `exps` and `bytes` are the least that it can do with."""
+
+    operator: str
+    shape: str
+    case: str
+    eager: Callable[[], Any]
+    fused: Callable[[], Any]
+    exps: float
+    bytes: float
+
+    def describe(self) -> dict[str, Any]:
+        return {"operator": self.operator, "shape": self.shape, "case": self.case}
+
+
+def all_cases(device: str) -> Iterator[Case]:
+    for shape in ((4, 21, 321), (2, 19, 801)):
+        for trained in (False, True):
+            yield pseudo_label(shape, trained, device)
+    for shape, stride in (((4, 21, 321), 8), ((4, 21, 321), 4), ((2, 19, 801), 8)):
+        for share, name in ((0.5, "half confident"), (0.05, "few confident"), (0.95, "most confident")):
+            yield loss(shape, stride, share, name, False, device)
+        yield loss(shape, stride, 0.5, "half confident", True, device)
+    yield ohem((2, 19, 801), device)
+    for layout in ("contiguous", "channels_last"):
+        yield masking((8, 3, 321, 321), layout, device)
+    yield confusion((4, 21, 321), device)
+
+
+def _side(size: int, stride: int) -> int:
+    return (size - 1) // stride + 1
+
+
+def _logits(shape: tuple[int, int, int], stride: int, scales: tuple[float, ...], trained: bool, device: str) -> list[Tensor]:
+    """Logits of an image's scales, random or of a network that was trained to sureness."""
+    count, classes, size = shape
+    sides = [_side(int(size * scale), stride) for scale in scales]
+    if trained:
+        return trained_logits(count, classes, size, sides, stride, device)
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(count, classes, s, s, generator=generator).mul_(2).to(device) for s in sides]
+
+
+def draw_regions(count: int, classes: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images of flat regions around random points, a colour a class, and their labels."""
+    points = torch.rand(count, 24, 2, generator=generator) * size
+    kinds = torch.randint(0, classes, (count, 24), generator=generator)
+    grid = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"), -1).float()
+    nearest = torch.cdist(grid.view(1, -1, 2).expand(count, -1, -1), points).argmin(-1)
+    label = kinds.gather(1, nearest).view(count, size, size)
+    colours = torch.rand(classes, 3, generator=torch.Generator().manual_seed(7))
+    images = colours[label].permute(0, 3, 1, 2).contiguous()
+    return images + 0.02 * torch.randn(images.shape, generator=generator), label
+
+
+def trained_logits(
+    count: int, classes: int, size: int, sides: list[int], stride: int, device: str
+) -> list[Tensor]:
+    """What a small network of stride 8 says about drawn images, after it has learned them."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        nn.Conv2d(3, 32, 4, 4), nn.ReLU(), nn.Conv2d(32, 64, 2, 2), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.ReLU(),
+        nn.Conv2d(64, classes, 1),
+    ]  # fmt: skip
+    network = nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    for _ in range(300):
+        images, label = draw_regions(8, classes, 64, generator)
+        optimizer.zero_grad()
+        F.cross_entropy(F.interpolate(network(images), 64, mode="bilinear"), label).backward()
+        optimizer.step()
+    images, _ = draw_regions(count, classes, size, generator)
+    with torch.no_grad():
+        return [network(F.interpolate(images, side * 8, mode="bilinear")).to(device) for side in sides]
+
+
+def pseudo_label(shape: tuple[int, int, int], trained: bool, device: str) -> Case:
+    count, classes, size = shape
+    scales = _logits(shape, 8, SCALES, trained, device)
+
+    def eager() -> Tensor:
+        total = F.interpolate(scales[0], (size, size), mode="bilinear").softmax(1)
+        for scale in scales[1:]:
+            total = total + F.interpolate(scale, (size, size), mode="bilinear").softmax(1)
+        return (total / len(scales)).max(1)
+
+    pixels = count * size * size
+    return Case(
+        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8",
+        "trained network" if trained else "random logits", eager,
+        lambda: multiscale_pseudo_label(scales, (size, size)),
+        exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
+    )  # fmt: skip
+
+
+def _pixels(shape: tuple[int, int, int], share: float, device: str) -> tuple[Tensor, Tensor]:
+    """Labels, and confidences of which a scattered `share` reaches the threshold."""
+    count, classes, size = shape
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randint(0, classes, (count, size, size), generator=generator)
+    sure = torch.rand(count, size, size, generator=generator) < share
+    return target.to(device), torch.where(sure, 0.99, 0.5).to(device)
+
+
+def loss(
+    shape: tuple[int, int, int], stride: int, share: float, name: str, trained: bool, device: str
+) -> Case:
+    count, classes, size = shape
+    logits = _logits(shape, stride, (1.0,), trained, device)[0].requires_grad_()
+    target, confidence = _pixels(shape, share, device)
+    small = target.to(torch.uint8)
+
+    def eager() -> Tensor:
+        resized = F.interpolate(logits, (size, size), mode="bilinear")
+        pixels = F.cross_entropy(resized, target, ignore_index=255, reduction="none")
+        value = (pixels * (confidence >= THRESHOLD)).sum() / (target != 255).sum()
+        return torch.autograd.grad(value, logits)[0]
+
+    def fused() -> Tensor:
+        value = upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD)
+        return torch.autograd.grad(value, logits)[0]
+
+    pixels = count * size * size
+    return Case(
+        "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/{stride}",
+        name + (", trained network" if trained else ", random logits"), eager, fused,
+        exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 8,
+    )  # fmt: skip
+
+
+def ohem(shape: tuple[int, int, int], device: str) -> Case:
+    """The mean loss of the hardest quarter of the pixels, forward and backward."""
+    count, classes, size = shape
+    logits = _logits(shape, 8, (1.0,), False, device)[0].requires_grad_()
+    target, _ = _pixels(shape, 1.0, device)
+    small = target.to(torch.uint8)
+    hardest = target.numel() // 4
+
+    def eager() -> Tensor:
+        resized = F.interpolate(logits, (size, size), mode="bilinear")
+        pixels = F.cross_entropy(resized, target, ignore_index=255, reduction="none")
+        return torch.autograd.grad(pixels.flatten().topk(hardest, sorted=False).values.mean(), logits)[0]
+
+    def fused() -> Tensor:
+        with torch.no_grad():
+            pixels = upsample_cross_entropy(logits, small, normalize="none")
+            lowest = pixels.flatten().kthvalue(pixels.numel() - hardest + 1).values
+        hard = (pixels >= lowest).float()
+        value = upsample_cross_entropy(logits, small, pixel_weight=hard, normalize=float(hardest))
+        return torch.autograd.grad(value, logits)[0]
+
+    pixels = count * size * size
+    return Case(
+        "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/8", "OHEM on the per-pixel loss", eager, fused,
+        exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 8,
+    )  # fmt: skip
+
+
+def masking(shape: tuple[int, int, int, int], layout: str, device: str) -> Case:
+    count, channels, height, width = shape
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    if layout == "channels_last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    seeds = torch.arange(count, device=device)
+    mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, -1, 1, 1) * 255
+    scale = 1 / (torch.tensor(IMAGENET_STD, device=device).view(1, -1, 1, 1) * 255)
+    patch, ratio = 32, 0.7
+    rows, columns = (height + patch - 1) // patch, (width + patch - 1) // patch
+    hidden = int(ratio * rows * columns + 0.5)
+
+    def eager() -> tuple[Tensor, Tensor]:
+        rank = torch.rand(count, rows * columns, device=device).argsort(1).argsort(1)
+        grid = (rank < hidden).view(count, rows, columns)
+        pixels = grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None, :height, :width]
+        return ((images - mean) * scale).masked_fill_(pixels, 0.0), grid
+
+    return Case(
+        "patch_mask", "x".join(map(str, shape)), layout, eager,
+        lambda: patch_mask(images, patch, mask_ratio=ratio, seeds=seeds), exps=0, bytes=images.numel() * 5,
+    )  # fmt: skip
+
+
+def confusion(shape: tuple[int, int, int], device: str) -> Case:
+    """A confusion matrix of upsampled logits."""
+    count, classes, size = shape
+    logits = _logits(shape, 8, (1.0,), False, device)[0]
+    target, _ = _pixels(shape, 1.0, device)
+
+    def matrix(label: Tensor) -> Tensor:
+        return torch.bincount((target * classes + label).flatten(), minlength=classes * classes)
+
+    pixels = count * size * size
+    return Case(
+        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8", "one scale and bincount",
+        lambda: matrix(F.interpolate(logits, (size, size), mode="bilinear").argmax(1)),
+        lambda: matrix(multiscale_pseudo_label([logits], (size, size))[0]),
+        exps=pixels * classes, bytes=pixels * 13 + logits.numel() * 4,
+    )  # fmt: skip

@@ -6,7 +6,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name 
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 
-.PHONY: train test quick lint format clean
+.PHONY: train test quick sanitize lint format clean
 
 train: .venv/installed
 	$(BIN)/python -m maskmatch.train --fused
@@ -16,6 +16,18 @@ test: .venv/installed lint
 
 quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+# The operators' C++ under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.
+SANITIZED := build/sanitize
+sanitize: .venv/installed
+	$(BIN)/cmake -G Ninja -S . -B $(SANITIZED) -DMASKMATCH_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	    -DTORCH_ROOT=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
+	$(BIN)/cmake --build $(SANITIZED)
+	rm -rf $(SANITIZED)/maskmatch && cp -r maskmatch $(SANITIZED)/ && rm -f $(SANITIZED)/maskmatch/_C_cuda.so
+	cp $(SANITIZED)/_C.so $(SANITIZED)/maskmatch/
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	    PYTHONPATH=$(SANITIZED) $(BIN)/python -P -m pytest -p no:cacheprovider -k cpp \
+	    tests/ops/test_conformance.py tests/ops/test_special_values.py tests/ops/test_threads.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -55,9 +55,7 @@ def peak_bytes(function: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         result = function()
     del result
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

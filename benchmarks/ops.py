@@ -20,7 +20,7 @@ from ops_cases import Case, all_cases
 
 from maskmatch.ops import info, use_backend
 
-ROUNDS = 21
+ROUNDS = 11
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,21 @@ def run(device: str) -> Iterator[dict[str, Any]]:
         memory = {name: peak_bytes(function, device) for name, function in functions.items()}
         floor_ms = _floor(case, floor)
         for name, measured in times.items():
-            yield shared | case.describe() | measured | {
-                "provider": name.split()[0],
-                "instruction_set": name.partition(" ")[2],
-                "over_eager": times["eager"]["ms_p50"] / measured["ms_p50"],
-                "over_compile": times["compile"]["ms_p50"] / measured["ms_p50"],
-                "over_floor": measured["ms_p50"] / floor_ms,
-                "floor_ms": floor_ms,
-                "memory_bytes": memory[name],
-                "memory": memory[name] / max(1, memory["eager"]),
-            }
+            yield (
+                shared
+                | case.describe()
+                | measured
+                | {
+                    "provider": name.split()[0],
+                    "instruction_set": name.partition(" ")[2],
+                    "over_eager": times["eager"]["ms_p50"] / measured["ms_p50"],
+                    "over_compile": times["compile"]["ms_p50"] / measured["ms_p50"],
+                    "over_floor": measured["ms_p50"] / floor_ms,
+                    "floor_ms": floor_ms,
+                    "memory_bytes": memory[name],
+                    "memory": memory[name] / max(1, memory["eager"]),
+                }
+            )
 
 
 def _usable_sets(found: dict[str, Any]) -> list[str]:

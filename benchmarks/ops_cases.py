@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
 from maskmatch.ops.patch_mask import IMAGENET_MEAN, IMAGENET_STD
@@ -51,12 +51,14 @@ def _side(size: int, stride: int) -> int:
     return (size - 1) // stride + 1
 
 
-def _logits(shape: tuple[int, int, int], stride: int, scales: tuple[float, ...], trained: bool, device: str) -> list[Tensor]:
+def _logits(
+    shape: tuple[int, int, int], stride: int, scales: tuple[float, ...], trained: bool, device: str
+) -> list[Tensor]:
     """Logits of an image's scales, random or of a network that was trained to sureness."""
     count, classes, size = shape
     sides = [_side(int(size * scale), stride) for scale in scales]
     if trained:
-        return trained_logits(count, classes, size, sides, stride, device)
+        return trained_logits(count, classes, size, sides, device)
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(count, classes, s, s, generator=generator).mul_(2).to(device) for s in sides]
 
@@ -73,9 +75,7 @@ def draw_regions(count: int, classes: int, size: int, generator: torch.Generator
     return images + 0.02 * torch.randn(images.shape, generator=generator), label
 
 
-def trained_logits(
-    count: int, classes: int, size: int, sides: list[int], stride: int, device: str
-) -> list[Tensor]:
+def trained_logits(count: int, classes: int, size: int, sides: list[int], device: str) -> list[Tensor]:
     """What a small network of stride 8 says about drawn images, after it has learned them."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +85,7 @@ def trained_logits(
     ]  # fmt: skip
     network = nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
-    for _ in range(300):
+    for _ in range(150):
         images, label = draw_regions(8, classes, 64, generator)
         optimizer.zero_grad()
         F.cross_entropy(F.interpolate(network(images), 64, mode="bilinear"), label).backward()
@@ -99,11 +99,12 @@ def pseudo_label(shape: tuple[int, int, int], trained: bool, device: str) -> Cas
     count, classes, size = shape
     scales = _logits(shape, 8, SCALES, trained, device)
 
-    def eager() -> Tensor:
+    def eager() -> tuple[Tensor, Tensor]:
         total = F.interpolate(scales[0], (size, size), mode="bilinear").softmax(1)
         for scale in scales[1:]:
             total = total + F.interpolate(scale, (size, size), mode="bilinear").softmax(1)
-        return (total / len(scales)).max(1)
+        confidence, label = (total / len(scales)).max(1)
+        return confidence, label
 
     pixels = count * size * size
     return Case(
@@ -123,9 +124,7 @@ def _pixels(shape: tuple[int, int, int], share: float, device: str) -> tuple[Ten
     return target.to(device), torch.where(sure, 0.99, 0.5).to(device)
 
 
-def loss(
-    shape: tuple[int, int, int], stride: int, share: float, name: str, trained: bool, device: str
-) -> Case:
+def loss(shape: tuple[int, int, int], stride: int, share: float, name: str, trained: bool, device: str) -> Case:
     count, classes, size = shape
     logits = _logits(shape, stride, (1.0,), trained, device)[0].requires_grad_()
     target, confidence = _pixels(shape, share, device)
@@ -178,7 +177,7 @@ def ohem(shape: tuple[int, int, int], device: str) -> Case:
 
 
 def masking(shape: tuple[int, int, int, int], layout: str, device: str) -> Case:
-    count, channels, height, width = shape
+    count, _, height, width = shape
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     if layout == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)

@@ -40,8 +40,7 @@ inline PatchMaskPlan plan_patch_mask(const Tensor& images, int64_t patch_size, d
                                      const std::string& strategy, const std::vector<double>& mean,
                                      const std::vector<double>& std, const std::vector<double>& fill) {
   check_shape("images", images, {-1, -1, -1, -1});
-  check_dtype("images", images,
-              {ScalarType::Byte, ScalarType::Float, ScalarType::Half, ScalarType::BFloat16});
+  check_dtype("images", images, {ScalarType::Byte, ScalarType::Float, ScalarType::Half, ScalarType::BFloat16});
   check_shape("seeds", seeds, {images.size(0)});
   check_dtype("seeds", seeds, {ScalarType::Long});
   check_same_device("seeds", seeds, images);

@@ -19,8 +19,7 @@ struct PhiloxWords {
   uint32_t word[4];
 };
 
-MASKMATCH_HOST_DEVICE inline PhiloxWords philox4x32(uint64_t seed, uint64_t counter, uint32_t stream,
-                                                    uint32_t domain) {
+MASKMATCH_HOST_DEVICE inline PhiloxWords philox4x32(uint64_t seed, uint64_t counter, uint32_t stream, uint32_t domain) {
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   uint32_t word0 = static_cast<uint32_t>(counter), word1 = static_cast<uint32_t>(counter >> 32);
   uint32_t word2 = stream, word3 = domain;

@@ -15,8 +15,8 @@ class AxisTable {
     const int64_t padded = (output_size + kAxisPadding - 1) / kAxisPadding * kAxisPadding;
     for (int64_t i = 0; i < padded; ++i) {
       const int64_t inside = i < output_size ? i : output_size - 1;
-      const Sample sample = bilinear_sample(flipped ? output_size - 1 - inside : inside, input_size, output_size,
-                                            align_corners);
+      const Sample sample =
+          bilinear_sample(flipped ? output_size - 1 - inside : inside, input_size, output_size, align_corners);
       low_.push_back(sample.low);
       high_.push_back(sample.high);
       fraction_.push_back(sample.fraction);

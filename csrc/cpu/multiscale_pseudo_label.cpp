@@ -12,8 +12,8 @@ namespace {
 
 constexpr int64_t kBand = 16;  // output rows a task
 
-void check_logits(const std::vector<Tensor>& logits, int64_t height, int64_t width,
-                  const std::vector<int64_t>& flipped, const std::vector<double>& weights) {
+void check_logits(const std::vector<Tensor>& logits, int64_t height, int64_t width, const std::vector<int64_t>& flipped,
+                  const std::vector<double>& weights) {
   if (logits.empty()) fail("logits must hold at least one scale");
   if (flipped.size() != logits.size() || weights.size() != logits.size()) {
     fail("flipped and weights must have one entry for each of ", logits.size(), " scales, got ", flipped.size(),
@@ -42,8 +42,7 @@ std::tuple<Tensor, Tensor> multiscale_pseudo_label(std::vector<Tensor> logits, i
   }
   const int64_t count = logits[0].size(0), classes = logits[0].size(1);
   Tensor label = torch::stable::empty({count, height, width}, ScalarType::Byte, std::nullopt, logits[0].device());
-  Tensor confidence =
-      torch::stable::empty({count, height, width}, ScalarType::Float, std::nullopt, logits[0].device());
+  Tensor confidence = torch::stable::empty({count, height, width}, ScalarType::Float, std::nullopt, logits[0].device());
 
   std::deque<AxisTable> tables;  // keeps addresses
   std::vector<Scale> scales;

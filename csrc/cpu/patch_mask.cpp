@@ -44,12 +44,12 @@ std::tuple<Tensor, Tensor> patch_mask(Tensor images, int64_t patch_size, double 
   const PatchMaskPlan plan = plan_patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill);
   const ScalarType dtype = images.scalar_type();
   const bool is_uint8 = dtype == ScalarType::Byte;
-  const auto format = plan.channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
-                                         : torch::headeronly::MemoryFormat::Contiguous;
-  Tensor output = torch::stable::empty(images.sizes(), ScalarType::Float, std::nullopt, images.device(), std::nullopt,
-                                       format);
-  Tensor grid = torch::stable::empty({plan.count, plan.rows, plan.columns}, ScalarType::Bool, std::nullopt,
-                                     images.device());
+  const auto format =
+      plan.channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
+  Tensor output =
+      torch::stable::empty(images.sizes(), ScalarType::Float, std::nullopt, images.device(), std::nullopt, format);
+  Tensor grid =
+      torch::stable::empty({plan.count, plan.rows, plan.columns}, ScalarType::Bool, std::nullopt, images.device());
   if (!is_uint8) images = torch::stable::to(images, ScalarType::Float);
   images = torch::stable::contiguous(images, format);
   seeds = torch::stable::contiguous(seeds);

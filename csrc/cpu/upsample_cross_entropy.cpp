@@ -55,14 +55,12 @@ void add_carry(const CrossEntropyArgs& args, int64_t image, int64_t band) {
   const float* carry = args.carry + (image * args.bands + band) * args.classes * args.input_width;
   const int64_t row = (band + 1) * args.band;
   for (int64_t c = 0; c < args.classes; ++c) {
-    float* gradient =
-        args.gradient + ((image * args.classes + c) * args.input_height + row) * args.input_width;
+    float* gradient = args.gradient + ((image * args.classes + c) * args.input_height + row) * args.input_width;
     for (int64_t x = 0; x < args.input_width; ++x) gradient[x] += carry[c * args.input_width + x];
   }
 }
 
-void check_labels(const std::vector<LossTotals>& totals, const Tensor& target, int64_t classes,
-                  int64_t ignore_index) {
+void check_labels(const std::vector<LossTotals>& totals, const Tensor& target, int64_t classes, int64_t ignore_index) {
   for (const LossTotals& total : totals) {
     if (total.invalid_pixel < 0) continue;
     const int64_t value = target.scalar_type() == ScalarType::Byte
@@ -100,16 +98,15 @@ std::vector<LossTotals> run(CrossEntropyArgs args, Tensor logits, Tensor target,
   args.threshold = static_cast<float>(threshold);
   args.pixel_weight = data_or_null(pixel_weight);
   args.class_weight = data_or_null(class_weight);
-  args.class_weight_sum = args.class_weight
-                              ? std::accumulate(args.class_weight, args.class_weight + args.classes, 0.0f)
-                              : static_cast<float>(args.classes);
+  args.class_weight_sum = args.class_weight ? std::accumulate(args.class_weight, args.class_weight + args.classes, 0.0f)
+                                            : static_cast<float>(args.classes);
   args.label_smoothing = static_cast<float>(label_smoothing);
 
   const int64_t tasks = count * args.bands;
   std::vector<LossTotals> totals(tasks);
   args.totals = totals.data();
-  std::vector<float> carry(args.gradient ? tasks * args.classes * args.input_width : 0);
-  args.carry = carry.data();
+  Tensor carry = new_floats(logits, {args.gradient ? tasks : 0, args.classes, args.input_width});
+  args.carry = carry.mutable_data_ptr<float>();
   const Kernels& kernels = cpu_kernels();
   parallel_tasks(tasks, kernels.cross_entropy_scratch(args),
                  [&](int64_t task, float* scratch) { kernels.cross_entropy(args, task, scratch); });

@@ -68,14 +68,14 @@ def patch_mask(
     check_integer("patch_size", patch_size, 1, MAX_SIDE)
     ratio = check_number("mask_ratio", mask_ratio, 0, 1)
     check_choice("strategy", strategy, STRATEGIES)
-    colours = _per_channel("mean", mean, channels), _per_channel("std", std, channels)
-    if min(colours[1]) <= 0:
+    means, stds = _per_channel("mean", mean, channels), _per_channel("std", std, channels)
+    if min(stds) <= 0:
         raise ValueError(f"std must be positive, got {list(std)}")
     if fill is None:
-        fill = colours[0]
+        fill = means
     elif isinstance(fill, (int, float)):
-        fill = [float(fill)] * channels
-    colours = *colours, _per_channel("fill", fill, channels)
+        fill = [fill] * channels
+    fills = _per_channel("fill", fill, channels)
 
     patches = ((height + patch_size - 1) // patch_size) * ((width + patch_size - 1) // patch_size)
     if seeds is None:
@@ -86,7 +86,7 @@ def patch_mask(
     if seeds.shape[0] != count:
         raise ValueError(f"seeds must be [N] = [{count}], got {list(seeds.shape)}")
     implementation = _backend.implementation("patch_mask", images)
-    return implementation(images, patch_size, ratio, seeds, strategy, *colours)
+    return implementation(images, patch_size, ratio, seeds, strategy, means, stds, fills)
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> list[float]:
@@ -110,7 +110,7 @@ def _compiled(
     return torch.ops.maskmatch.patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
 
 
-def fake(images: Tensor, patch_size: int, *_: object) -> tuple[Tensor, Tensor]:
+def fake(images: Tensor, patch_size: int, *rest: Any) -> tuple[Tensor, Tensor]:
     """Shapes, dtypes and layouts of the results."""
     count, _, height, width = images.shape
     dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
@@ -122,7 +122,7 @@ def fake(images: Tensor, patch_size: int, *_: object) -> tuple[Tensor, Tensor]:
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, ctx.patch_size, _, _, _, _, ctx.std, _ = inputs
+    ctx.patch_size, ctx.std = inputs[1], inputs[6]
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -128,8 +129,10 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    ("operator", "changes", "error", "message"), WRONG, ids=[f"{w[0].__name__}-{'-'.join(w[1])}-{i}" for i, w in enumerate(WRONG)]
-)  # fmt: skip
+    ("operator", "changes", "error", "message"),
+    WRONG,
+    ids=[f"{w[0].__name__}-{'-'.join(w[1])}-{i}" for i, w in enumerate(WRONG)],
+)
 def test_wrong_argument(operator: Any, changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         operator(**changes)
@@ -168,10 +171,8 @@ def test_anything_anywhere(data: st.DataObject) -> None:
     operator = data.draw(st.sampled_from(list(NAMES)))
     names = data.draw(st.lists(st.sampled_from(NAMES[operator]), min_size=1, max_size=2, unique=True))
     changes = {name: data.draw(ANYTHING) for name in names}
-    try:
+    with contextlib.suppress(ValueError, TypeError, RuntimeError):
         operator(**changes)
-    except (ValueError, TypeError, RuntimeError) as error:
-        assert str(error)
 
 
 @settings(max_examples=300, deadline=None)
@@ -184,9 +185,10 @@ def test_anything_past_the_python_checks(data: st.DataObject) -> None:
     optional = st.one_of(st.none(), tensor)
     number, whole = st.floats(), st.integers(-(2**62), 2**62)
     namespace = torch.ops.maskmatch
+    numbers = st.lists(number, max_size=4)
     with_arguments = [
         (namespace.patch_mask, [tensor, whole, number, tensor, st.sampled_from(["random", "grid", "x"]),
-                                st.lists(number, max_size=4), st.lists(number, max_size=4), st.lists(number, max_size=4)]),
+                                numbers, numbers, numbers]),
         (namespace.multiscale_pseudo_label, [st.lists(tensor, max_size=2), st.integers(-5, 70), st.integers(-5, 70),
                                              st.lists(whole, max_size=2), st.lists(number, max_size=2),
                                              st.sampled_from(["probability", "logit", "x"]), st.booleans()]),
@@ -196,16 +198,15 @@ def test_anything_past_the_python_checks(data: st.DataObject) -> None:
                                                      optional, whole, number, st.booleans()]),
     ]  # fmt: skip
     operator, arguments = data.draw(st.sampled_from(with_arguments))
-    try:
-        operator(*[data.draw(argument) for argument in arguments])
-    except (ValueError, TypeError, RuntimeError) as error:
-        assert str(error)
+    values = [data.draw(argument) for argument in arguments]
+    with contextlib.suppress(ValueError, TypeError, RuntimeError):
+        operator(*values)
 
 
 def test_fp64_is_the_reference_s_alone() -> None:
     if "cpp" not in info()["available"]:
         pytest.skip("no compiled operators")
-    with use_backend("cpp"), pytest.raises(TypeError, match="got torch.float64"):
+    with use_backend("cpp"), pytest.raises(TypeError, match=r"got torch\.float64"):
         loss(logits=torch.randn(4, 3, 5, 5, dtype=torch.float64))
     with use_backend("auto"):
         loss(logits=torch.randn(4, 3, 5, 5, dtype=torch.float64))

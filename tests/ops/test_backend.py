@@ -89,5 +89,5 @@ def test_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASKMATCH_CPU_CAPABILITY")
     assert info()["instruction_set"] in info()["instruction_sets"]
     monkeypatch.setenv("MASKMATCH_CPU_CAPABILITY", "sse9")
-    with pytest.raises(RuntimeError, match="MASKMATCH_CPU_CAPABILITY must be one of .*, got sse9"):
+    with pytest.raises(RuntimeError, match=r"MASKMATCH_CPU_CAPABILITY must be one of .*, got sse9"):
         multiscale_pseudo_label([torch.randn(1, 2, 3, 3)], (5, 5))

@@ -19,7 +19,7 @@ struct Columns {
   const int32_t *low, *high;  // [kLanes]
   Floats fraction;
   int64_t base;
-  int windows;  // 1, 2, or 0: lane by lane
+  int windows;               // 1, 2, or 0: lane by lane
   Ints low_lane, high_lane;  // low - base, high - base
 };
 
@@ -90,9 +90,9 @@ MASKMATCH_INLINE Floats sample_row(const float* row, const Columns& columns, int
 
 // The part of a resize that kLanes columns and all rows between two input rows share: with the input rows sampled at
 // the columns, a pixel is top[c] + fraction_y * step[c]. `factor` scales the logits.
-MASKMATCH_INLINE void sample_rows(const float* top_row, const float* bottom_row, int64_t class_stride,
-                                  int64_t classes, const Columns& columns, int64_t input_width, float factor,
-                                  Floats* top, Floats* step) {
+MASKMATCH_INLINE void sample_rows(const float* top_row, const float* bottom_row, int64_t class_stride, int64_t classes,
+                                  const Columns& columns, int64_t input_width, float factor, Floats* top,
+                                  Floats* step) {
   for (int64_t c = 0; c < classes; ++c) {
     const Floats above = sample_row(top_row + c * class_stride, columns, input_width) * factor;
     const Floats below = sample_row(bottom_row + c * class_stride, columns, input_width) * factor;
@@ -113,8 +113,8 @@ MASKMATCH_INLINE void prepare_spread(const Columns& columns, Spread& spread) {
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
   for (int i = 0; i < kLanes; ++i) {
     const Floats to_low = splat(1.0f - columns.fraction[i]), to_high = splat(columns.fraction[i]);
-    spread.weights[i] = (lane == columns.low_lane[i] ? to_low : splat(0.0f)) +
-                        (lane == columns.high_lane[i] ? to_high : splat(0.0f));
+    spread.weights[i] =
+        (lane == columns.low_lane[i] ? to_low : splat(0.0f)) + (lane == columns.high_lane[i] ? to_high : splat(0.0f));
   }
 }
 

@@ -17,7 +17,7 @@ struct Axis {
 constexpr int64_t kAxisPadding = 16;
 
 struct NormalizeArgs {
-  const void* input;   // uint8 or float [count]
+  const void* input;  // uint8 or float [count]
   bool is_uint8;
   const float* scale;  // [count], 0 where hidden
   const float* bias;   // [count]
@@ -62,7 +62,7 @@ struct CrossEntropyArgs {
   const void* target;        // [N, height, width]
   bool target_is_uint8;
   int64_t ignore_index;
-  const float* confidence;    // [N, height, width] or null
+  const float* confidence;  // [N, height, width] or null
   float threshold;
   const float* pixel_weight;  // [N, height, width] or null
   const float* class_weight;  // [C] or null

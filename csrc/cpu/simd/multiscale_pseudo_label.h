@@ -28,25 +28,19 @@ MASKMATCH_INLINE void update(Best& best, Floats value, int64_t c) {
 MASKMATCH_INLINE Best softmax_best(const Floats* values, int64_t classes) {
   Best best{values[0], splat(0)};
   for (int64_t c = 1; c < classes; ++c) update(best, values[c], c);
-  Floats sum = splat(0.0f);
-  for (int64_t c = 0; c < classes; ++c) sum += exp2_of_negative(values[c] - best.value);
+  const Floats sum =
+      reduce(classes, splat(0.0f), plus, [&](int64_t c) { return exp2_of_negative(values[c] - best.value); });
   best.value = 1.0f / sum;
   return best;
 }
 
 // total (+)= weight * softmax(top + fraction * step)
-MASKMATCH_INLINE void add_softmax(const Floats* top, const Floats* step, Floats fraction, int64_t classes,
-                                  float weight, bool first, Floats* power, Floats* total) {
-  Floats highest = top[0] + fraction * step[0];
-  for (int64_t c = 1; c < classes; ++c) {
-    const Floats value = top[c] + fraction * step[c];
-    highest = value > highest ? value : highest;
-  }
-  Floats sum = splat(0.0f);
-  for (int64_t c = 0; c < classes; ++c) {
-    power[c] = exp2_of_negative(top[c] + fraction * step[c] - highest);
-    sum += power[c];
-  }
+MASKMATCH_INLINE void add_softmax(const Floats* top, const Floats* step, Floats fraction, int64_t classes, float weight,
+                                  bool first, Floats* power, Floats* total) {
+  const auto value = [&](int64_t c) { return top[c] + fraction * step[c]; };
+  const Floats highest = reduce(classes, splat(kLowest), larger, value);
+  const Floats sum =
+      reduce(classes, splat(0.0f), plus, [&](int64_t c) { return power[c] = exp2_of_negative(value(c) - highest); });
   const Floats factor = weight / sum;
   if (first) {
     for (int64_t c = 0; c < classes; ++c) total[c] = power[c] * factor;

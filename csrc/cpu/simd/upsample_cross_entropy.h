@@ -21,16 +21,16 @@ static int64_t cross_entropy_scratch(const CrossEntropyArgs& args) {
 
 // A tile of an interval.
 struct Tile {
-  Floats *top, *step;              // [C], in units of log2
+  Floats *top, *step;                  // [C], in units of log2
   Floats weighted_top, weighted_step;  // their sums over the classes by class weight, for label smoothing
   int64_t x;
 };
 
 // What kLanes pixels of one row are to count.
 struct Pixels {
-  Ints label;      // 0 where not kept
+  Ints label;  // 0 where not kept
   Ints keep;
-  Floats weight;   // 0 where not kept
+  Floats weight;  // 0 where not kept
 };
 
 struct Totals {
@@ -38,24 +38,38 @@ struct Totals {
   Floats loss;
 };
 
+template <class Element>
+MASKMATCH_INLINE void copy_some(Element* to, const Element* from, int64_t count) {
+  if (count >= kLanes) {
+    __builtin_memcpy(to, from, kLanes * sizeof(Element));
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+  }
+}
+
 MASKMATCH_INLINE Pixels read_pixels(const CrossEntropyArgs& args, int64_t pixel, int64_t count, Totals& totals,
                                     int64_t* invalid_pixel) {
   constexpr int32_t kIgnored = -1, kInvalid = -2;
   int32_t labels[kLanes];
-  const int64_t lanes = count < kLanes ? count : kLanes;
-  for (int i = 0; i < kLanes; ++i) labels[i] = kIgnored;
   if (args.target_is_uint8) {
-    const uint8_t* target = static_cast<const uint8_t*>(args.target) + pixel;
-    for (int64_t i = 0; i < lanes; ++i) {
-      labels[i] = target[i] == args.ignore_index ? kIgnored : target[i] < args.classes ? target[i] : kInvalid;
+    uint8_t target[kLanes] = {};
+    copy_some(target, static_cast<const uint8_t*>(args.target) + pixel, count);
+    const int32_t classes = static_cast<int32_t>(args.classes);
+    const int32_t ignored = args.ignore_index >= 0 && args.ignore_index < 256 ? args.ignore_index : -1;
+    for (int i = 0; i < kLanes; ++i) {
+      const int32_t value = target[i];
+      labels[i] = value == ignored ? kIgnored : value < classes ? value : kInvalid;
     }
   } else {
-    const int64_t* target = static_cast<const int64_t*>(args.target) + pixel;
-    for (int64_t i = 0; i < lanes; ++i) {
-      const bool is_class = target[i] >= 0 && target[i] < args.classes;
-      labels[i] = target[i] == args.ignore_index ? kIgnored : is_class ? static_cast<int32_t>(target[i]) : kInvalid;
+    int64_t target[kLanes] = {};
+    copy_some(target, static_cast<const int64_t*>(args.target) + pixel, count);
+    for (int i = 0; i < kLanes; ++i) {
+      const int64_t value = target[i];
+      const bool is_class = value >= 0 && value < args.classes;
+      labels[i] = static_cast<int32_t>(value == args.ignore_index ? kIgnored : is_class ? value : kInvalid);
     }
   }
+  for (int64_t i = count; i < kLanes; ++i) labels[i] = kIgnored;
   const Ints label = load(labels);
   if (__builtin_expect(any(label == kInvalid), 0)) {
     for (int i = kLanes - 1; i >= 0; --i) *invalid_pixel = labels[i] == kInvalid ? pixel + i : *invalid_pixel;
@@ -92,30 +106,21 @@ MASKMATCH_INLINE void subtract_target(const Pixels& pixels, const Slope& slope, 
 }
 
 // The loss of kLanes pixels; with a gradient, leaves the powers and the slope of one row.
-MASKMATCH_INLINE Slope walk_row(const CrossEntropyArgs& args, const Tile& tile, const Pixels& pixels,
-                                Floats fraction, int64_t pixel, Floats* power, Totals& totals) {
+MASKMATCH_INLINE Slope walk_row(const CrossEntropyArgs& args, const Tile& tile, const Pixels& pixels, Floats fraction,
+                                int64_t pixel, Floats* power, Totals& totals) {
   const int64_t classes = args.classes, count = args.width - tile.x;
   const bool with_gradient = args.mode != LossMode::kLoss;
+  const auto value_of = [&](int64_t c) { return tile.top[c] + fraction * tile.step[c]; };
   Floats highest;
   if (args.mode == LossMode::kGradient) {
     // A pixel that is not kept has no log_sum: powers of zero.
     highest = pixels.keep ? load_some(args.log_sum + pixel, count) * kLog2OfE : splat(1e30f);
   } else {
-    highest = tile.top[0] + fraction * tile.step[0];
-    for (int64_t c = 1; c < classes; ++c) {
-      const Floats value = tile.top[c] + fraction * tile.step[c];
-      highest = value > highest ? value : highest;
-    }
+    highest = reduce(classes, splat(kLowest), larger, value_of);
   }
-  Floats sum = splat(0.0f);
-  if (with_gradient) {
-    for (int64_t c = 0; c < classes; ++c) {
-      power[c] = exp2_of_negative(tile.top[c] + fraction * tile.step[c] - highest);
-      sum += power[c];
-    }
-  } else {
-    for (int64_t c = 0; c < classes; ++c) sum += exp2_of_negative(tile.top[c] + fraction * tile.step[c] - highest);
-  }
+  const auto power_of = [&](int64_t c) { return exp2_of_negative(value_of(c) - highest); };
+  Floats sum = with_gradient ? reduce(classes, splat(0.0f), plus, [&](int64_t c) { return power[c] = power_of(c); })
+                             : reduce(classes, splat(0.0f), plus, power_of);
   Ints lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
   const Floats class_weight = args.class_weight ? gather(args.class_weight, pixels.label) : splat(1.0f);
@@ -173,8 +178,7 @@ MASKMATCH_INLINE void add_gradient(const CrossEntropyArgs& args, const Columns& 
 static void cross_entropy(const CrossEntropyArgs& args, int64_t task, float* scratch) {
   const int64_t classes = args.classes, plane = args.input_height * args.input_width;
   const int64_t image = task / args.bands, band_begin = task % args.bands * args.band;
-  const int64_t band_end =
-      band_begin + args.band < args.input_height ? band_begin + args.band : args.input_height;
+  const int64_t band_end = band_begin + args.band < args.input_height ? band_begin + args.band : args.input_height;
   const float* logits = args.logits + image * classes * plane;
   float* gradient = args.gradient ? args.gradient + image * classes * plane : nullptr;
   float* carry = args.carry ? args.carry + task * classes * args.input_width : nullptr;
@@ -231,8 +235,7 @@ static void cross_entropy(const CrossEntropyArgs& args, int64_t task, float* scr
           prepare_spread(columns, spread);
           const bool inside = high < band_end;
           add_gradient(args, columns, spread, power, slopes, fractions, walked, gradient + low * args.input_width,
-                       inside ? gradient + high * args.input_width : carry, plane,
-                       inside ? plane : args.input_width);
+                       inside ? gradient + high * args.input_width : carry, plane, inside ? plane : args.input_width);
         }
         loss += sum_lanes(totals.loss);
         valid += sum_lanes(totals.valid);

@@ -122,6 +122,28 @@ MASKMATCH_INLINE Floats exp2_of_negative(Floats x) {
 #endif
 }
 
+// term(0) .. term(count - 1) in one, by an associative `combine`: in chains of their own, so that no step waits for the
+// last one's result.
+template <class Combine, class Term>
+MASKMATCH_INLINE Floats reduce(int64_t count, Floats start, const Combine& combine, const Term& term) {
+  constexpr int kChains = 4;
+  Floats chains[kChains] = {start, start, start, start};
+  int64_t i = 0;
+  for (; i + kChains <= count; i += kChains) {
+    chains[0] = combine(chains[0], term(i));
+    chains[1] = combine(chains[1], term(i + 1));
+    chains[2] = combine(chains[2], term(i + 2));
+    chains[3] = combine(chains[3], term(i + 3));
+  }
+  for (; i < count; ++i) chains[0] = combine(chains[0], term(i));
+  return combine(combine(chains[0], chains[1]), combine(chains[2], chains[3]));
+}
+
+// A NaN in b is passed over: it reaches the sum of powers instead.
+MASKMATCH_INLINE Floats larger(Floats a, Floats b) { return b > a ? b : a; }
+MASKMATCH_INLINE Floats plus(Floats a, Floats b) { return a + b; }
+constexpr float kLowest = -3e38f;
+
 // log2 of normal positive numbers (a NaN stays one): the exponent, and an atanh series in (m - 1) / (m + 1) for the
 // mantissa m of [1/sqrt 2, sqrt 2], |argument| < 0.172, within 2e-7.
 MASKMATCH_INLINE Floats log2_of_positive(Floats x) {

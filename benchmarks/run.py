@@ -11,7 +11,18 @@ import json
 from pathlib import Path
 
 AREAS = ("ops",)
-COLUMNS = ("operator", "shape", "case", "provider", "ms_p50", "over_eager", "over_compile", "over_floor", "memory")
+COLUMNS = (
+    "operator",
+    "shape",
+    "case",
+    "provider",
+    "instruction_set",
+    "ms_p50",
+    "over_eager",
+    "over_compile",
+    "over_floor",
+    "memory",
+)
 
 
 def main() -> None:

@@ -122,6 +122,7 @@ def fake(logits: list[Tensor], height: int, width: int, *_: object) -> tuple[Ten
     """Shapes and dtypes of the results."""
     if not logits:
         raise ValueError("logits must hold at least one scale, got an empty list")
+    check_logits("logits[0]", logits[0])
     shape = (logits[0].shape[0], height, width)
     return logits[0].new_empty(shape, dtype=torch.uint8), logits[0].new_empty(shape, dtype=torch.float32)
 

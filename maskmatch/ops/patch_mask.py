@@ -112,6 +112,9 @@ def _compiled(
 
 def fake(images: Tensor, patch_size: int, *rest: Any) -> tuple[Tensor, Tensor]:
     """Shapes, dtypes and layouts of the results."""
+    check_tensor("images", images, "[N, C, H, W]", _IMAGE_DTYPES)
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
     count, _, height, width = images.shape
     dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
     output = torch.empty_like(images, dtype=dtype, memory_format=memory_format(images))

@@ -189,7 +189,8 @@ def check_cross_entropy(logits: Tensor, target: Tensor, upstream: Tensor, device
     if got.dim():
         assert_close(got, expected, largest)
     else:
-        assert abs(got.item() - expected.item()) <= VALUE_TOLERANCE * max(abs(expected.item()), 1e-3)
+        # 1e-5 relative; below 0.1 the rounding of a sum 1 + x of powers shows, as it does in torch's own fp32 loss.
+        assert abs(got.item() - expected.item()) <= VALUE_TOLERANCE * max(abs(expected.item()), 0.1)
     error = (gradient.double().cpu() - expected_gradient).norm()
     # Where the exact gradient vanishes, as with one class, rounding of its summands remains.
     floor = 1e-7 * (1 + target.numel()) if logits.shape[1] == 1 else 1e-7

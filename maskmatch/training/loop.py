@@ -232,8 +232,8 @@ def check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
         if not isinstance(options, dict):
             continue
         for name, value in options.items():
-            if name not in free and saved[part][name] != value:
-                was = saved[part][name]
+            was = saved[part].get(name, value)  # an option that the run did not know yet
+            if name not in free and was != value:
                 raise UserError(
                     f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
                 )

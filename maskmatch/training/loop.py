@@ -34,6 +34,10 @@ from maskmatch.training.telemetry import Display, MetricsLog
 
 LOG_EVERY = 10  # steps; reading the losses is the only time the loop waits for the device
 PICTURES = 6  # validation images in predictions.png
+FREE_ON_RESUME = frozenset(
+    "steps epochs validate_every checkpoint_every warmup_steps ramp_steps ema_momentum device workers loader "
+    "num_classes class_names root encoder_weights".split()
+)
 
 
 def train(config: Config, student: Student | None = None) -> dict[str, Any]:
@@ -218,22 +222,12 @@ def prepare(config: Config, student: Student | None = None) -> Run:
 
 def check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
     """Refuse to resume with what would make it another run. Lengths and intervals may change."""
-    free = {
-        "steps",
-        "epochs",
-        "validate_every",
-        "checkpoint_every",
-        "warmup_steps",
-        "ramp_steps",
-        "ema_momentum",
-    }
-    free |= {"device", "workers", "loader", "num_classes", "class_names", "root", "encoder_weights"}
     for part, options in asdict(config).items():
         if not isinstance(options, dict):
             continue
         for name, value in options.items():
             was = saved[part].get(name, value)  # an option that the run did not know yet
-            if name not in free and was != value:
+            if name not in FREE_ON_RESUME and was != value:
                 raise UserError(
                     f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
                 )

@@ -34,10 +34,10 @@ from maskmatch.training.telemetry import Display, MetricsLog
 
 LOG_EVERY = 10  # steps; reading the losses is the only time the loop waits for the device
 PICTURES = 6  # validation images in predictions.png
-FREE_ON_RESUME = frozenset(
-    "steps epochs validate_every checkpoint_every warmup_steps ramp_steps ema_momentum device workers loader "
-    "num_classes class_names root encoder_weights".split()
-)
+FREE_ON_RESUME = {
+    *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
+    *("device", "workers", "loader", "num_classes", "class_names", "root", "encoder_weights"),
+}
 
 
 def train(config: Config, student: Student | None = None) -> dict[str, Any]:

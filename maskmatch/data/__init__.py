@@ -11,6 +11,7 @@ from maskmatch.config import DataConfig
 from maskmatch.data.check import check_dataset
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import read_image, read_mask
+from maskmatch.data.fingerprint import check_fingerprint, fingerprint
 from maskmatch.data.layouts import load_dataset
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
 from maskmatch.data.torch_loader import TorchDecoder
@@ -21,6 +22,8 @@ __all__ = [
     "Loader",
     "Pair",
     "check_dataset",
+    "check_fingerprint",
+    "fingerprint",
     "load_dataset",
     "make_loader",
     "read_image",
@@ -40,11 +43,16 @@ def make_loader(
     start_step: int = 0,
     device: torch.device,
     supervised_only: bool,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Loader:
     """An endless iterator of batches that begins with that of step `start_step`; close it after use.
 
     A step's batch follows from the lists, `config`, `batch_size`, `seed` and the step alone. With
     `supervised_only` the batch's last four fields are None.
+
+    `batch_size` is that of one process. The global batch of `world_size` of them is the same sequence of
+    images for every number of processes; process `rank` gets a contiguous part of it.
 
     Raises UserError where `config.loader` is not installed; the loader raises it, naming the file, where a
     file cannot be read.
@@ -66,6 +74,8 @@ def make_loader(
         seed=seed,
         device=device,
         supervised_only=supervised_only,
+        rank=rank,
+        world_size=world_size,
     )
     # DALI has threads of its own under the one that feeds it.
     threads = 1 if name == "dali" else max(1, config.workers)

@@ -46,6 +46,8 @@ class BatchMaker:
         seed: int,
         device: torch.device,
         supervised_only: bool,
+        rank: int,
+        world_size: int,
     ) -> None:
         self.dataset = dataset
         self.config = config
@@ -54,6 +56,8 @@ class BatchMaker:
         self.seed = seed
         self.device = device
         self.supervised_only = supervised_only
+        self.rank = rank
+        self.world_size = world_size
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
@@ -84,6 +88,8 @@ class BatchMaker:
             seed=self.seed,
             stream=stream,
             config=self.config,
+            rank=self.rank,
+            world_size=self.world_size,
         )
         return [(pairs[sample.index], sample) for sample in samples]
 

@@ -35,11 +35,24 @@ class Sample:
 
 
 def samples_of_step(
-    step: int, *, batch_size: int, length: int, seed: int, stream: int, config: DataConfig
+    step: int,
+    *,
+    batch_size: int,
+    length: int,
+    seed: int,
+    stream: int,
+    config: DataConfig,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[Sample]:
-    """Samples [step * batch_size, (step + 1) * batch_size) of the stream's endless sequence."""
+    """Part `rank` of the step's global batch.
+
+    The stream is one endless sequence, a global batch its next `world_size * batch_size` samples, and a
+    process takes a contiguous part of it: the processes together show the same whatever their number is.
+    """
     samples = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
+    first = (step * world_size + rank) * batch_size
+    for position in range(first, first + batch_size):
         epoch, place = divmod(position, length)
         index = int(epoch_order(seed, stream, epoch, length)[place])
         samples.append(draw_sample(index, epoch, seed=seed, stream=stream, config=config))

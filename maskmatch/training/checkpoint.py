@@ -33,6 +33,7 @@ class State:
     scaler: dict[str, Any]
     best_miou: float  # of the teacher, on val; -1 before the first validation
     config: dict[str, Any]
+    data: dict[str, Any] | None = None  # fingerprint of the batches; None in checkpoints of before it was kept
 
 
 def save(folder: Path, student: nn.Module, teacher: nn.Module, state: State, *, best: bool) -> None:

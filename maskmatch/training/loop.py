@@ -22,7 +22,17 @@ from torch.optim import Optimizer
 from maskmatch import ops
 from maskmatch.batch import Batch
 from maskmatch.config import Config
-from maskmatch.data import Dataset, Loader, check_dataset, load_dataset, make_loader, read_image, read_mask
+from maskmatch.data import (
+    Dataset,
+    Loader,
+    check_dataset,
+    check_fingerprint,
+    fingerprint,
+    load_dataset,
+    make_loader,
+    read_image,
+    read_mask,
+)
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import MaskMatch, Teacher
@@ -97,6 +107,7 @@ class Run:
     folder: Path
     device: torch.device
     dataset: Dataset
+    fingerprint: dict[str, Any]  # of what the batches follow from
     student: Student
     teacher: Teacher
     method: MaskMatch
@@ -153,6 +164,7 @@ class Run:
             scaler=self.scaler.state_dict(),
             best_miou=self.best_miou,
             config=asdict(self.config),
+            data=self.fingerprint,
         )
 
 
@@ -174,10 +186,13 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     teacher = Teacher(network, config.method.ema_momentum or 0.0)
     optimizer = make_optimizer(network, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
+    found_data = fingerprint(dataset, seed=config.train.seed, global_batch=config.train.batch_size)
     step, best_miou = 0, -1.0
     if path := resume_path(config, folder):
         state = checkpoint.load(path, network, teacher.network)
         check_same_run(state.config, config, path)
+        if state.data is not None:
+            check_fingerprint(state.data, found_data)
         optimizer.load_state_dict(state.optimizer)
         scaler.load_state_dict(state.scaler)
         step, best_miou = state.step, state.best_miou
@@ -198,6 +213,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         folder=folder,
         device=device,
         dataset=dataset,
+        fingerprint=found_data,
         student=student,
         teacher=teacher,
         method=MaskMatch(

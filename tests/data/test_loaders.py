@@ -32,6 +32,8 @@ def open_loader(
     start_step: int = 0,
     supervised_only: bool = False,
     device: torch.device = CPU,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Loader:
     config = dataclasses.replace(config, loader=name)
     return make_loader(
@@ -42,6 +44,8 @@ def open_loader(
         start_step=start_step,
         device=device,
         supervised_only=supervised_only,
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -130,6 +134,12 @@ def test_resuming_equals_continuing(folder: DataConfig, name: str) -> None:
     resumed = take(folder, name, 3, seed=5, start_step=5)
     assert all(equal(a, b) for a, b in zip(whole[5:], resumed, strict=True))
     assert not equal(whole[0], take(folder, name, 1, seed=6)[0])
+
+
+def test_processes_together_show_what_one_shows(folder: DataConfig) -> None:
+    parts = [take(folder, "torch", 3, batch_size=2, rank=rank, world_size=3) for rank in range(3)]
+    for whole, *shards in zip(take(folder, "torch", 3, batch_size=6), *parts, strict=True):
+        assert equal(whole, Batch(*(torch.cat(tensors) for tensors in zip(*shards, strict=True))))
 
 
 def test_workers_do_not_change_the_batches(folder: DataConfig) -> None:

@@ -80,6 +80,15 @@ def test_another_run_is_not_resumed(capsys, finished_run):
     assert "train.seed" in error and "0" in error and "5" in error
 
 
+def test_a_run_is_not_resumed_with_other_data(capsys, folder):
+    root, options = folder
+    fast = ["--train.steps", "1", "--train.batch_size", "2", "--data.loader", "torch", "--output", str(root / "run")]
+    assert main([*options, *fast]) == 0
+    (root / "list.txt").write_text("a.jpg a.png\n")
+    capsys.readouterr()
+    assert "expected the checkpoint's list of 2 labelled images, got 1" in fails(capsys, *options, *fast, "--resume")
+
+
 def test_a_batch_that_batchnorm_cannot_take(capsys, tmp_path):
     options = ["--train.batch_size", "1", "--method.supervised_only", "true", "--data.crop_size", "32"]
     assert "train.batch_size of at least 2, got 1" in fails(capsys, *options, "--output", tmp_path / "run")

@@ -13,8 +13,10 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from maskmatch.config import Config, validate
 from maskmatch.errors import UserError
+from maskmatch.signals import StopError
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: SIGTERM or SIGINT came, all is saved, --resume goes on
 EXIT_INTERRUPTED = 130  # as the shell reports SIGINT
 
 
@@ -82,6 +84,9 @@ def run(command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = No
         where = f" {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except StopError as stop:
+        print(f"stopped by {stop}", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted; go on from the last checkpoint with --output and --resume", file=sys.stderr)
         return EXIT_INTERRUPTED

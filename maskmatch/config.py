@@ -144,6 +144,8 @@ class TrainConfig:
     """Steps between validations; default a tenth of the run."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; default a tenth of the run."""
+    keep_checkpoints: int = 2
+    """How many of the last checkpoints stay, beside the best."""
 
 
 @dataclass
@@ -205,6 +207,7 @@ def validate(config: Config) -> None:
         ("train.lr", train.lr, train.lr > 0, "positive"),
         ("train.seed", train.seed, 0 <= train.seed < 2**31, "a number from 0 to 2147483647"),
         ("train.validate_every", train.validate_every, (train.validate_every or 1) >= 1, "at least 1"),
+        ("train.keep_checkpoints", train.keep_checkpoints, train.keep_checkpoints >= 1, "at least 1"),
         ("train.checkpoint_every", train.checkpoint_every, (train.checkpoint_every or 1) >= 1, "at least 1"),
     ]
     for name, value, right, expected in rules:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from maskmatch.cli import parse_train, run
+from maskmatch.signals import StopSignal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,11 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str]) -> None:
     config = parse_train(argv)
-    from maskmatch.training import (
-        train,
-    )  # torch takes seconds to import: a wrong option should not have to wait
+    with StopSignal() as stop:
+        # torch takes seconds to import: a wrong option should not have to wait, nor should Ctrl-C
+        with stop.raising():
+            from maskmatch.training import train
 
-    train(config)
+        train(config, stop=stop)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ import os
 import resource
 import statistics
 import time
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -26,7 +25,6 @@ from maskmatch.data import (
     Dataset,
     Loader,
     check_dataset,
-    check_fingerprint,
     fingerprint,
     load_dataset,
     make_loader,
@@ -37,34 +35,36 @@ from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import MaskMatch, Teacher
 from maskmatch.models import Student, build_student, check_crop
+from maskmatch.signals import StopError, StopSignal
 from maskmatch.training import checkpoint
-from maskmatch.training.run_folder import resume_path, run_folder
+from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
 from maskmatch.training.schedules import make_optimizer, resolve, set_learning_rate
 from maskmatch.training.telemetry import Display, MetricsLog
 
 LOG_EVERY = 10  # steps; reading the losses is the only time the loop waits for the device
 PICTURES = 6  # validation images in predictions.png
-FREE_ON_RESUME = {
-    *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
-    *("device", "workers", "loader", "num_classes", "class_names", "root", "encoder_weights"),
-}
 
 
-def train(config: Config, student: Student | None = None) -> dict[str, Any]:
+def train(config: Config, student: Student | None = None, stop: StopSignal | None = None) -> dict[str, Any]:
     """Run a whole training and return what summary.json holds.
 
     Args:
         config: every option.
         student: a network of your own, from `maskmatch.models.from_module`, in the place of `config.model`'s.
+        stop: ends the run before its time, with a checkpoint.
 
     Raises:
         UserError: something in the configuration, the data or the output folder is wrong.
+        StopError: `stop` received a signal.
     """
+    stop = stop or StopSignal()
     with nullcontext() if config.fused else ops.use_backend("reference"):
-        return _train(prepare(config, student))
+        with stop.raising():
+            run = prepare(config, student)
+        return _train(run, stop)
 
 
-def _train(run: Run) -> dict[str, Any]:
+def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
     steps = run.config.train.steps or 0
     if run.step == steps and (run.folder / "summary.json").exists():
         run.log.close()
@@ -72,15 +72,23 @@ def _train(run: Run) -> dict[str, Any]:
         print(f"{run.folder} is complete: all of its {steps} steps are done")
         complete: dict[str, Any] = json.loads((run.folder / "summary.json").read_text())
         return complete
-    with Display(steps, run.step) as display, run.loader:
-        display.say(run.headline())
-        while run.step < steps:
-            started = time.perf_counter()
-            _train_step(run)
-            run.step_seconds.append(time.perf_counter() - started)
-            _after_step(run, display)
+    with Display(steps, run.step) as display, run.loader, closing(run.log):
+        for line in (*run.notes, run.headline()):
+            display.say(line)
+        try:
+            if not run.finished_step:
+                _after_step(run, display, stop)
+            while run.step < steps:
+                stop.check()
+                started = time.perf_counter()
+                _train_step(run)
+                run.step_seconds.append(time.perf_counter() - started)
+                _after_step(run, display, stop)
+        except StopError as signal:
+            if run.step != run.saved_step:
+                _save(run)
+            raise StopError(f"{signal} after step {run.step}; go on with --output {run.folder} --resume") from None
     summary = _finish(run)
-    run.log.close()
     display.say(
         f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}, "
         f"best teacher {summary['best_miou']:.4f}; everything is in {run.folder}"
@@ -116,10 +124,13 @@ class Run:
     loader: Loader
     validator: Validator
     log: MetricsLog
-    step: int  # optimizer steps done
-    best_miou: float
-    step_seconds: list[float]
-    pending: list[dict[str, Tensor]]  # losses of the steps since the last record, still on the device
+    step: int = 0  # optimizer steps done
+    finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
+    saved_step: int = 0  # of the last checkpoint
+    best_miou: float = -1.0
+    notes: list[str] = field(default_factory=list)  # lines for the user on how the run was resumed
+    step_seconds: list[float] = field(default_factory=list)
+    pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last record, on the device
 
     def headline(self) -> str:
         data, train = self.dataset, self.config.train
@@ -156,6 +167,7 @@ class Run:
         teacher.update(network, self.step)
         self.pending.append(losses)
         self.step += 1
+        self.finished_step = False
 
     def state(self) -> checkpoint.State:
         return checkpoint.State(
@@ -165,6 +177,8 @@ class Run:
             best_miou=self.best_miou,
             config=asdict(self.config),
             data=self.fingerprint,
+            unlogged=self.pending,
+            finished_step=self.finished_step,
         )
 
 
@@ -186,34 +200,29 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     teacher = Teacher(network, config.method.ema_momentum or 0.0)
     optimizer = make_optimizer(network, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-    found_data = fingerprint(dataset, seed=config.train.seed, global_batch=config.train.batch_size)
-    step, best_miou = 0, -1.0
-    if path := resume_path(config, folder):
-        state = checkpoint.load(path, network, teacher.network)
-        check_same_run(state.config, config, path)
-        if state.data is not None:
-            check_fingerprint(state.data, found_data)
+    data = fingerprint(dataset, seed=config.train.seed, global_batch=config.train.batch_size)
+    state, notes = resume(config, data, folder, network, teacher.network)
+    if state:
         optimizer.load_state_dict(state.optimizer)
         scaler.load_state_dict(state.scaler)
-        step, best_miou = state.step, state.best_miou
 
     loader = make_loader(
         dataset,
         config.data,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        start_step=step,
+        start_step=state.step if state else 0,
         device=device,
         supervised_only=supervised_only,
     )
     found = {"loader": loader.name, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names)}
-    _write_config(folder, config, found)
-    return Run(
+    write_config(folder, config, found)
+    run = Run(
         config=config,
         folder=folder,
         device=device,
         dataset=dataset,
-        fingerprint=found_data,
+        fingerprint=data,
         student=student,
         teacher=teacher,
         method=MaskMatch(
@@ -228,54 +237,51 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         scaler=scaler,
         loader=loader,
         validator=Validator(student, dataset.val, dataset.mask_table, dataset.num_classes, device),
-        log=MetricsLog(folder, step),
-        step=step,
-        best_miou=best_miou,
-        step_seconds=[],
-        pending=[],
+        log=MetricsLog(folder, state.last_record if state else 0),
+        notes=notes,
     )
+    if state:
+        run.step = run.saved_step = state.step
+        run.finished_step, run.best_miou = state.finished_step, state.best_miou
+        run.pending = [{name: loss.to(device) for name, loss in losses.items()} for losses in state.unlogged]
+    return run
 
 
-def check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
-    """Refuse to resume with what would make it another run. Lengths and intervals may change."""
-    for part, options in asdict(config).items():
-        if not isinstance(options, dict):
-            continue
-        for name, value in options.items():
-            was = saved[part].get(name, value)  # an option that the run did not know yet
-            if name not in FREE_ON_RESUME and was != value:
-                raise UserError(
-                    f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
-                )
-
-
-def _after_step(run: Run, display: Display) -> None:
-    """Log, validate and save where this step is due."""
+def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
+    """Validate, log and save where this step is due; a signal leaves it all undone, for the resumed run to do."""
     train = run.config.train
     last = run.step == train.steps
     validates = last or run.step % (train.validate_every or 1) == 0
     saves = last or run.step % (train.checkpoint_every or 1) == 0
-    record: dict[str, Any] = {}
-    if run.step == 1 or run.step % LOG_EVERY == 0 or validates or saves:
-        record = _record(run)
-        display.update(run.step, record, _images_per_second(run) or 0.0)
+    measured: dict[str, Any] = {}
     best = False
     if validates:
-        student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
+        with stop.raising():
+            student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
         best = teacher.miou > run.best_miou
         run.best_miou = max(run.best_miou, teacher.miou)
-        record |= {
+        measured = {
             "miou_student": student.miou,
             "miou_teacher": teacher.miou,
             "iou_student": _finite(student.iou),
             "iou_teacher": _finite(teacher.iou),
         }
         display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}")
-    if record:
+    if run.step == 1 or run.step % LOG_EVERY == 0 or validates or saves:
+        record = _record(run) | measured
+        display.update(run.step, record, _images_per_second(run) or 0.0)
         run.log.write(record)
+    run.finished_step = True
     if saves or best:
-        checkpoints = run.folder / "checkpoints"
-        checkpoint.save(checkpoints, run.student.network, run.teacher.network, run.state(), best=best)
+        _save(run, best=best)
+
+
+def _save(run: Run, *, best: bool = False) -> None:
+    run.log.sync()
+    keep = run.config.train.keep_checkpoints
+    networks = run.student.network, run.teacher.network
+    checkpoint.save(run.folder / "checkpoints", *networks, run.state(), best=best, keep=keep)
+    run.saved_step = run.step
 
 
 def _record(run: Run) -> dict[str, Any]:
@@ -316,7 +322,7 @@ def _finish(run: Run) -> dict[str, Any]:
         "loader": run.loader.name,
         "seed": run.config.train.seed,
     }
-    _write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -356,17 +362,3 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 def _finite(values: list[float]) -> list[float | None]:
     """JSON has no NaN: null for classes that do not occur."""
     return [None if math.isnan(value) else value for value in values]
-
-
-def _write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
-    """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
-    options = asdict(config)
-    del options["output"], options["resume"]
-    options["data"] |= found
-    _write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text)
-    os.replace(beside, path)

@@ -1,13 +1,25 @@
-"""The folder of a run: where it is, whether it may be written, where a run is resumed from."""
+"""The folder of a run: where it is, whether it may be written, what it is resumed from, its configuration."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
 
 from maskmatch.config import Config
+from maskmatch.data import check_fingerprint
 from maskmatch.errors import UserError
+from maskmatch.training import checkpoint
+
+FREE_ON_RESUME = {
+    *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
+    *("device", "workers", "loader", "num_classes", "class_names", "root", "encoder_weights", "keep_checkpoints"),
+}
 
 
 def run_folder(config: Config) -> Path:
@@ -35,14 +47,64 @@ def run_folder(config: Config) -> Path:
     return folder
 
 
-def resume_path(config: Config, folder: Path) -> Path | None:
-    """The checkpoint to start from, None for step 0."""
+def resume(
+    config: Config, data: dict[str, Any], folder: Path, student: nn.Module, teacher: nn.Module
+) -> tuple[checkpoint.State | None, list[str]]:
+    """Load what `config.resume` says into the networks; `data` is the fingerprint of this run's batches.
+
+    Returns:
+        The state, None for a start at step 0; and lines on damaged checkpoints that were passed over.
+
+    Raises:
+        UserError: it cannot be loaded, or is another run's.
+    """
     if config.resume == "never":
-        return None
+        return None, []
+    checkpoints, notes = folder / "checkpoints", list[str]()
     if config.resume == "auto":
-        last = folder / "checkpoints" / "last"
-        return last.resolve() if last.exists() else None
-    return _checkpoint_path(config.resume)
+        path = checkpoints / "last"
+        state, notes = checkpoint.load_last(checkpoints, student, teacher)
+    else:
+        path = _checkpoint_path(config.resume)
+        state = checkpoint.load(path, student, teacher)
+    if state:
+        _check_same_run(state.config, config, path)
+        if state.data is not None:
+            check_fingerprint(state.data, data)
+        if path.parent.resolve() == checkpoints.resolve():
+            checkpoint.take_back(checkpoints, state.step)
+    return state, notes
+
+
+def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
+    """Refuse to resume with what would make it another run. Lengths and intervals may change."""
+    for part, options in asdict(config).items():
+        if not isinstance(options, dict):
+            continue
+        for name, value in options.items():
+            was = saved[part].get(name, value)  # an option that the run did not know yet
+            if name not in FREE_ON_RESUME and was != value:
+                raise UserError(
+                    f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
+                )
+
+
+def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
+    """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
+    options = asdict(config)
+    del options["output"], options["resume"]
+    options["data"] |= found
+    write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with open(beside, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
 
 
 def _checkpoint_path(name: str) -> Path:

@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from maskmatch.training.run_folder import write_text
+
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -32,9 +34,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int) -> None:
         self.path = folder / "metrics.jsonl"
         self.records = [record for record in _read(self.path) if record["step"] <= step]
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-        os.replace(beside, self.path)
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
         self.file = open(self.path, "a")  # noqa: SIM115 - closed in close()
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -46,6 +46,10 @@ class MetricsLog:
         for name, value in record.items():
             if isinstance(value, float):
                 self.tensorboard.add_scalar(name, value, record["step"])
+
+    def sync(self) -> None:
+        """Have the records on the disk, so that no checkpoint is ahead of them."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.file.close()
@@ -106,7 +110,7 @@ class Display:
         now = time.monotonic()
         if not self.console.is_terminal and now - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = now
-            left = (now - self.started) / (step - self.first_step) * (self.steps - step)
+            left = (now - self.started) / max(1, step - self.first_step) * (self.steps - step)
             self.say(f"step {step}/{self.steps}  {status}  {_duration(left)} left")
 
 

@@ -158,6 +158,8 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     fused: bool = True
     """Use the compiled operators; `--no-fused` takes their plain PyTorch definition."""
+    init_from: str | None = None
+    """Run, checkpoint or file of weights whose whole network to start from; the number of classes may differ."""
     output: str | None = None
     """Folder of the run; default a new runs/NAME-DATE-TIME."""
     resume: str = "never"

@@ -1,4 +1,4 @@
-"""Pretrained encoder weights from a file, in whichever form the field passes them around.
+"""Pretrained encoder weights from a file.
 
 A file fits when every tensor of the encoder is in it with the right shape, and when all that is left over
 belongs to a classifier or a decoder. Anything else is refused: weights loaded in part fail in silence.
@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 from segmentation_models_pytorch.encoders import TimmUniversalEncoder, TimmViTEncoder
-from torch import Tensor, nn
+from torch import nn
 
 from maskmatch.errors import UserError
+from maskmatch.models.weight_files import WRAPPERS, first_few, read_weights
 
-PREFIXES = ("module.", "model.", "encoder.")
-NESTED_UNDER = ("state_dict", "model")
 BEYOND_ENCODER = (
     *("fc.", "_fc.", "classifier.", "head.", "last_linear.", "linear."),
     *("decoder.", "segmentation_head.", "classification_head."),
+    "mask_token",  # of DINOv2's own training
 )
+PLAIN_STEM, DEEP_STEM = "conv1.weight", "conv1.0.weight"
 
 
 def load_encoder_weights(encoder: nn.Module, encoder_name: str, path: str) -> str:
@@ -31,7 +30,8 @@ def load_encoder_weights(encoder: nn.Module, encoder_name: str, path: str) -> st
 
     Raises UserError when the file cannot be read, or when its keys or shapes are those of another network.
     """
-    given = {_strip_prefixes(key): tensor for key, tensor in _read(Path(path)).items()}
+    file = read_weights(Path(path), "model.encoder_weights", or_else="none, imagenet, ")
+    given, others = file.encoder()
     own_names, beyond = _published_names(encoder)
     own = encoder.state_dict()
     wanted = {key: own[own_name] for key, own_name in own_names.items()}
@@ -51,46 +51,17 @@ def load_encoder_weights(encoder: nn.Module, encoder_name: str, path: str) -> st
         ("has unknown keys", unknown),
     ):
         if keys:
+            what = f"{path} ({file.origin})" if file.origin else path
             raise UserError(
-                f"encoder weights {path} are not those of {encoder_name}: the file {fault}: "
-                f"{_first_few(keys)}{_stem_hint(given, wanted, encoder_name)}"
+                f"encoder weights {what} are not those of {encoder_name}: the file {fault}: "
+                f"{first_few(keys)}{_stem_hint(given, wanted, encoder_name)}"
             )
 
     encoder.load_state_dict(own | {own_names[key]: given[key] for key in wanted if key in given})
-    report = f"{encoder_name}: {len(given) - len(left_over)} tensors loaded from {path}"
-    return f"{report}; left over: {_first_few(left_over)}" if left_over else report
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The dictionary of tensors in a file."""
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"model.encoder_weights: expected none, imagenet, a .safetensors or a .pth file, got {path}")
-    if not path.is_file():
-        raise UserError(f"model.encoder_weights: there is no file {path}")
-    content: Any
-    try:
-        if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has its own family of errors for a damaged or foreign file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"encoder weights {path} cannot be read: {reason}") from error
-    for key in NESTED_UNDER:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(
-            f"encoder weights {path} must hold a dictionary of tensors, bare or under "
-            f"{' or '.join(map(repr, NESTED_UNDER))}"
-        )
-    return content
-
-
-def _strip_prefixes(key: str) -> str:
-    while key.startswith(PREFIXES):
-        key = key.split(".", 1)[1]
-    return key
+    report = f"{encoder_name}{_stem(wanted)}: {len(given) - len(left_over)} tensors loaded from {path}"
+    report += f", {file.origin}" if file.origin else ""
+    left_over += sorted(others)
+    return f"{report}; left over: {first_few(left_over)}" if left_over else report
 
 
 def _published_names(encoder: nn.Module) -> tuple[dict[str, str], set[str]]:
@@ -107,23 +78,26 @@ def _published_names(encoder: nn.Module) -> tuple[dict[str, str], set[str]]:
     by_flat_name = {key.replace(".", "_"): key for key in whole.state_dict()}
     own_names = {}
     for own_name in encoder.state_dict():
-        key = _strip_prefixes(own_name)
+        key = own_name
+        while key.startswith(WRAPPERS):
+            key = key.split(".", 1)[1]
         own_names[by_flat_name.get(key.replace(".", "_"), key)] = own_name
     return own_names, set(by_flat_name.values()) - own_names.keys()
 
 
+def _stem(keys: Collection[str]) -> str:
+    """Which of the two ResNet stems it is, in words; empty for other networks."""
+    if "layer1.0.conv1.weight" not in keys:
+        return ""
+    return " (deep stem)" if DEEP_STEM in keys else " (torchvision's stem)"
+
+
 def _stem_hint(given: Collection[str], wanted: Collection[str], encoder_name: str) -> str:
     """ResNets come with two stems under one name; say so where that is what went wrong."""
-    plain, deep = "conv1.weight", "conv1.0.weight"
-    if deep in given and plain in wanted:
+    if DEEP_STEM in given and PLAIN_STEM in wanted:
         twin = f"{encoder_name.removeprefix('tu-')}s"
         hint = f": try --model.encoder tu-{twin}" if timm.is_model(twin) else ""
-        return f"; its stem is deep ({deep}), as in timm's resnet50s{hint}"
-    if plain in given and deep in wanted:
-        return f"; its stem is torchvision's ({plain}), {encoder_name} has a deep one ({deep})"
+        return f"; its stem is deep ({DEEP_STEM}), as in timm's resnet50s{hint}"
+    if PLAIN_STEM in given and DEEP_STEM in wanted:
+        return f"; its stem is torchvision's ({PLAIN_STEM}), {encoder_name} has a deep one ({DEEP_STEM})"
     return ""
-
-
-def _first_few(keys: list[str], count: int = 3) -> str:
-    more = f" and {len(keys) - count} more" if len(keys) > count else ""
-    return ", ".join(keys[:count]) + more

@@ -9,7 +9,7 @@ import resource
 import statistics
 import time
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from maskmatch.data import (
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import MaskMatch, Teacher
-from maskmatch.models import Student, build_student, check_crop
+from maskmatch.models import Student, build_student, check_crop, init_from
 from maskmatch.signals import StopError, StopSignal
 from maskmatch.training import checkpoint
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
@@ -192,6 +192,9 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     config = resolve(config, len(dataset.labeled if supervised_only else dataset.unlabeled))
     torch.manual_seed(config.train.seed)
     student = student or build_student(config.model, dataset.num_classes)
+    if config.init_from:
+        report = init_from(student.network, config.init_from, dataset.num_classes)
+        student = replace(student, weights_report=report)
     check_crop(student, config.data.crop_size)
     check_dataset(dataset, supervised_only=supervised_only)
     folder = run_folder(config)

@@ -49,6 +49,7 @@ def fails(capsys, *options):
         (["--model.encoder", "resnet19"], "resnet1"),
         (["--model.arch", "deeplab4plus"], "deeplabv3plus"),
         (["--model.encoder_weights", "/missing.pth"], "/missing.pth"),
+        (["--init_from", "/missing.pth"], "init_from: there is no file /missing.pth"),
         (["--data.crop_size", "70"], "64"),
         (["--data.name", "folder", "--data.root", "/missing"], "/missing"),
         (["--data.labeled", "missing.txt"], "missing.txt"),

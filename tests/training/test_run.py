@@ -98,6 +98,11 @@ def test_fused_and_reference_agree_in_every_loss(train, tmp_path):
         assert first["--fused"][name] == pytest.approx(first["--no-fused"][name], rel=1e-5)
 
 
+def test_fine_tuning_a_finished_run(finished_run, train, capsys, tmp_path):
+    assert train("--train.steps", 1, "--init_from", finished_run, "--output", tmp_path / "run") == 0
+    assert f"tensors loaded from {finished_run}/checkpoints/best/teacher.safetensors" in capsys.readouterr().out
+
+
 def test_resuming_a_complete_run_changes_nothing(finished_run, train):
     before = {path: path.read_bytes() for path in finished_run.glob("*.*")}
     assert train("--config", finished_run / "config.yaml", "--output", finished_run, "--resume") == 0

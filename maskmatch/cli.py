@@ -133,6 +133,6 @@ def _with_config_of_data(argv: list[str]) -> list[str]:
         name = argument[len("--data.name=") :] if argument.startswith("--data.name=") else None
         if argument == "--data.name" and i + 1 < len(argv):
             name = argv[i + 1]
-        if name in ("voc", "cityscapes"):
+        if name and (config_folder() / f"{name}.yaml").is_file():
             return ["--config", str(config_folder() / f"{name}.yaml"), *argv]
     return argv

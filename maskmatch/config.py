@@ -16,20 +16,31 @@ from maskmatch.errors import UserError
 class DataConfig:
     """What is trained on, and how an image becomes a training view."""
 
-    name: Literal["builtin", "folder", "voc", "cityscapes"] = "builtin"
+    name: Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"] = "builtin"
     """Layout of the data on disk; `builtin` is drawn on first use."""
     root: str | None = None
     """Folder of the data set; for `builtin` the place where it is kept, by default the user's cache."""
+    split: str | None = None
+    """Split, by its folder or by its name in splits/ (such as 1_16): lists for the parts that are given none."""
     labeled: str | None = None
-    """List file of the labelled images, `image mask` on a line; sought in the current folder, then under root."""
+    """List file of the labelled images, `image mask` on a line; sought in the current folder, then under root.
+    For `folder` this and the next three may be patterns of images, such as `images/site_1/**/*.jpg`."""
     unlabeled: str | None = None
     """List file of the unlabelled images; masks named in it are not read."""
     val: str | None = None
     """List file of the validation images."""
     test: str | None = None
     """List file of the test images."""
+    images: str = "images/**/*"
+    """Pattern of a `folder`'s images; without lists those that have a mask are labelled, the others are not."""
+    masks: str = "masks/**/*"
+    """Pattern of its masks: the mask of an image is the one for which the wildcards stand for the same."""
+    mask_values: list[int | list[int]] | None = None
+    """What masks store for each class, where that is not its index: numbers (`0,255`), or colours `[r, g, b]`."""
+    ignore_values: list[int | list[int]] | None = None
+    """What masks store where there is nothing to learn; default 255, unless it stands for a class."""
     num_classes: int | None = None
-    """Number of classes; known for builtin, voc and cityscapes."""
+    """Number of classes; known for the public data sets, and from classes.txt or mask_values."""
     class_names: list[str] | None = None
     """One name a class, for tables and pictures."""
     crop_size: int | tuple[int, int] = 64
@@ -56,6 +67,10 @@ class DataConfig:
     """Who decodes and augments."""
     workers: int = 1
     """Threads that prepare batches."""
+    cache: Literal["none", "ram"] = "none"
+    """`ram` keeps decoded images, as many as fit into half of the free memory."""
+    on_error: Literal["fatal", "skip"] = "fatal"
+    """What a file that breaks during training does: end the run, or leave its place to the next one of the list."""
 
 
 @dataclass

@@ -10,10 +10,11 @@ import torch
 from maskmatch.config import DataConfig
 from maskmatch.data.check import check_dataset
 from maskmatch.data.dataset import Dataset, Pair
-from maskmatch.data.files import read_image, read_mask
+from maskmatch.data.files import read_image, read_mask, read_pair
 from maskmatch.data.fingerprint import check_fingerprint, fingerprint
 from maskmatch.data.layouts import load_dataset
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
+from maskmatch.data.source import MEMORY_SHARE, Source, free_memory
 from maskmatch.data.torch_loader import TorchDecoder
 from maskmatch.errors import UserError
 
@@ -28,6 +29,7 @@ __all__ = [
     "make_loader",
     "read_image",
     "read_mask",
+    "read_pair",
 ]
 
 AUTO = {"linux": "dali"}
@@ -60,15 +62,18 @@ def make_loader(
     size = config.crop_size
     crop = (size, size) if isinstance(size, int) else (size[0], size[1])
     name = choose_loader(config.loader)
-    decode: Decoder = TorchDecoder(crop)
+    budget = int(MEMORY_SHARE * free_memory()) // world_size if config.cache == "ram" else 0
+    source = Source(dataset, budget=budget)
+    decode: Decoder = TorchDecoder(crop, source)
     if name == "dali":
         from maskmatch.data.dali_loader import DaliDecoder
 
         images = batch_size if supervised_only else 2 * batch_size
-        decode = DaliDecoder(crop, batch_size=images, threads=max(1, config.workers), device=device)
+        decode = DaliDecoder(crop, source, batch_size=images, threads=max(1, config.workers), device=device)
     make = BatchMaker(
         dataset,
         config,
+        source,
         decode,
         batch_size=batch_size,
         seed=seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ import torch
 from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 
-from maskmatch.data.files import image_size, read_bytes, read_image
+from maskmatch.data.dataset import Pair
+from maskmatch.data.files import FileError
 from maskmatch.data.loader import Item
+from maskmatch.data.source import Source
 from maskmatch.data.views import Geometry, plan
 from maskmatch.errors import UserError
 
@@ -24,10 +25,12 @@ class DaliDecoder:
     time: call it from one thread.
     """
 
-    def __init__(self, crop: tuple[int, int], *, batch_size: int, threads: int, device: torch.device) -> None:
+    def __init__(
+        self, crop: tuple[int, int], source: Source, *, batch_size: int, threads: int, device: torch.device
+    ) -> None:
         self.crop = crop
+        self.source = source
         self.device = device
-        self._sizes: dict[Path, tuple[int, int]] = {}
         on_gpu = device.type == "cuda"
         self.pipeline = _pipeline(
             crop,
@@ -43,10 +46,9 @@ class DaliDecoder:
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, list[Geometry]]:
         """Weak views, uint8 [N, H, W, 3], and how each was cut out."""
-        files = [read_bytes(pair.image) for pair, _ in items]
-        sizes = [self._size(file, pair.image) for file, (pair, _) in zip(files, items, strict=True)]
+        files, sizes = zip(*(self.source.encoded(pair) for pair, _ in items), strict=True)
         geometries = [
-            plan(height, width, sample, self.crop) for (width, height), (_, sample) in zip(sizes, items, strict=True)
+            plan(height, width, sample, self.crop) for (height, width), (_, sample) in zip(sizes, items, strict=True)
         ]
         sources = np.array([(g.rows.source, g.columns.source) for g in geometries], np.float32)
         inputs = {
@@ -60,14 +62,21 @@ class DaliDecoder:
         try:
             (views,) = self.pipeline.run(stream, **inputs)
         except RuntimeError as error:
-            raise _named([pair.image for pair, _ in items], error) from error
+            raise self._named([pair for pair, _ in items], error) from error
         return torch.from_dlpack(views.as_tensor()), geometries
 
-    def _size(self, content: bytes, path: Path) -> tuple[int, int]:
-        """Width and height of an image; kept, as reading its header costs a quarter of a small one's time."""
-        if path not in self._sizes:
-            self._sizes[path] = image_size(content, path)
-        return self._sizes[path]
+    def _named(self, pairs: Sequence[Pair], error: RuntimeError) -> UserError:
+        """DALI names no file: decode the batch's files again to find the broken one."""
+        try:
+            for pair in pairs:
+                self.source.image(pair)
+        except FileError as named:
+            return named
+        first_line = str(error).strip().partition("\n")[0]
+        return UserError(
+            f"DALI cannot decode one of {len(pairs)} images (`--data.loader torch` may): {first_line}: "
+            f"{pairs[0].image}, ..."
+        )
 
 
 @pipeline_def
@@ -93,16 +102,3 @@ def _pipeline(crop: tuple[int, int], on_gpu: bool) -> Any:
     )
     images = fn.flip(images, horizontal=flip)
     return fn.pad(images, axes=(0, 1), shape=crop, fill_value=0)
-
-
-def _named(paths: Sequence[Path], error: RuntimeError) -> UserError:
-    """DALI names no file: decode the batch's files again to find the broken one."""
-    try:
-        for path in paths:
-            read_image(path)
-    except UserError as named:
-        return named
-    first_line = str(error).strip().partition("\n")[0]
-    return UserError(
-        f"DALI cannot decode one of {len(paths)} images (`--data.loader torch` may): {first_line}: {paths[0]}, ..."
-    )

@@ -1,70 +1,192 @@
-"""Reading image and mask files."""
+"""Reading image and mask files with Pillow, in whatever way they are stored."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from maskmatch.errors import UserError
 
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+COLORS = 2**24
+"""Length of a mask table whose masks hold colours."""
 
-def read_image(path: Path) -> np.ndarray:
-    """Decode an image to uint8 [H, W, 3], RGB, as it is stored: an EXIF orientation is not applied."""
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 turn the image by a quarter
+JPEG_END = b"\xff\xd9"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class FileError(UserError):
+    """One file cannot be used. The message ends with its path."""
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(f"{message}: {path}")
+        self.path = path
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before it is decoded."""
+
+    height: int  # as stored
+    width: int
+    format: str  # Pillow's name of it, such as JPEG
+    mode: str  # Pillow's name of the pixels, such as RGB
+    orientation: int  # of EXIF, 1 (upright) to 8
+
+    def size(self, mask_size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """(height, width) of what `read_image` returns for this file."""
+        turned = self.orientation >= 5 and not self.as_stored(mask_size)
+        return (self.width, self.height) if turned else (self.height, self.width)
+
+    def as_stored(self, mask_size: tuple[int, int] | None) -> bool:
+        """Whether the orientation is left alone: where the mask fits the image as it is stored alone."""
+        stored = (self.height, self.width)
+        return self.orientation >= 5 and mask_size == stored and mask_size != stored[::-1]
+
+
+@contextmanager
+def opened(path: Path, what: str = "image", content: bytes | None = None) -> Iterator[Image.Image]:
+    """A file (or its content, where it was read already) as a Pillow image; whatever goes wrong is a UserError."""
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"expected a readable image, got {reason(error)}: {path}") from error
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # on damaged files the decoders raise what they like
+        raise FileError(f"expected a readable {what}, got {reason(error)}", path) from error
 
 
 def read_bytes(path: Path) -> bytes:
     """A file's content."""
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise FileError("expected a readable image, got no regular file", path)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"expected a readable image, got {reason(error)}: {path}") from error
+        raise FileError(f"expected a readable image, got {reason(error)}", path) from error
 
 
-def image_size(content: bytes, path: Path) -> tuple[int, int]:
-    """Width and height by the header in a file's content; `path` is named in the error."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"expected a readable image, got {reason(error)}: {path}") from error
+def read_header(path: Path, content: bytes) -> Header:
+    """The header of a file's content; images of more than 8 bits a channel are refused."""
+    with opened(path, content=content) as image:
+        return header_of(image, path)
+
+
+def header_of(image: Image.Image, path: Path) -> Header:
+    """`read_header` of an opened file."""
+    if image.mode not in EIGHT_BIT_MODES:
+        raise FileError(f"expected 8 bits a channel, got mode {image.mode}", path)
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if orientation not in range(1, 9):
+        orientation = 1
+    return Header(image.height, image.width, image.format or "", image.mode, orientation)
+
+
+def read_image(path: Path, mask_size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode an image to uint8 [H, W, 3], RGB, upright as a viewer shows it.
+
+    Where its EXIF orientation turns it by a quarter, and `mask_size` (height, width) fits the image as it is
+    stored and not as it is shown, it is left as it is stored.
+    """
+    content = read_bytes(path)
+    return decode(content, path, read_header(path, content), mask_size)
+
+
+def decode(content: bytes, path: Path, header: Header, mask_size: tuple[int, int] | None = None) -> np.ndarray:
+    """`read_image` of a file's content and header."""
+    upright = header.orientation == 1 or header.as_stored(mask_size)
+    if upright and header.format == "JPEG" and header.mode in ("L", "RGB") and content.endswith(JPEG_END):
+        # OpenCV needs two thirds of Pillow's time, but would pass over what is missing of a file that was cut.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is not None:
+            return image
+    with opened(path, content=content) as opened_image:
+        if not upright:
+            ImageOps.exif_transpose(opened_image, in_place=True)
+        return np.array(opened_image.convert("RGB"))
 
 
 def read_mask(path: Path, table: np.ndarray) -> np.ndarray:
-    """Decode a mask to uint8 [H, W] of class indices: its stored values (palette indices too) by `table`."""
-    return table[read_raw_mask(path)]
+    """Decode a mask to uint8 [H, W] of class indices, by `table`: uint8, what is stored -> class.
+
+    Its length says what is stored: 256 or 65536 for numbers (palette indices too), COLORS for colours.
+    """
+    stored = read_stored_mask(path, colors=len(table) == COLORS)
+    if stored.size and int(stored.max()) >= len(table):
+        expected = f"expected at most {len(table) - 1}, got {stored.max()}"
+        raise FileError(f"mask value: {expected} (16 bits? data.mask_values lists the value of each class)", path)
+    return table[stored]
 
 
-def read_raw_mask(path: Path) -> np.ndarray:
-    """Decode a mask's stored values, uint8 [H, W]; a palette PNG gives its indices."""
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-            mode = image.mode
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"expected a readable mask, got {reason(error)}: {path}") from error
-    if mask.ndim != 2 or mode not in ("1", "L", "P"):
-        raise UserError(f"expected a mask of one 8-bit channel (gray or palette), got mode {mode}: {path}")
-    return mask.astype(np.uint8)
+def read_pair(image: Path, mask: Path, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its mask, uint8 [H, W, 3] and [H, W]; not yet compared in size."""
+    target = read_mask(mask, table)
+    return read_image(image, (target.shape[0], target.shape[1])), target
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Height and width of a mask, by its header."""
+    with opened(path, "mask") as image:
+        return image.height, image.width
+
+
+def read_stored_mask(path: Path, *, colors: bool) -> np.ndarray:
+    """Decode what a mask stores, [H, W]: uint8 or uint16 numbers, or uint32 colours r << 16 | g << 8 | b."""
+    with opened(path, "mask") as image:
+        if colors:
+            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.uint32), -1, 0)
+            return red << 16 | green << 8 | blue
+        stored = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
+        return _numbers(stored, image.mode, path)
+
+
+def _numbers(stored: np.ndarray, mode: str, path: Path) -> np.ndarray:
+    if mode in ("RGB", "RGBA"):
+        if (stored[..., 1:3] != stored[..., :1]).any():
+            hint = "data.mask_values lists the colour of each class"
+            raise FileError(f"expected a mask of one 8-bit channel, got colours ({hint})", path)
+        return stored[..., 0]
+    if mode == "L":
+        return stored // _png_gray_step(path)
+    if mode in ("1", "P", "LA", "PA"):
+        return stored.astype(np.uint8)
+    if mode.startswith("I") and stored.size and stored.min() >= 0 and stored.max() < 2**16:
+        return stored.astype(np.uint16)
+    raise FileError(f"expected a mask of numbers from 0 to 65535, got mode {mode}", path)
+
+
+def _png_gray_step(path: Path) -> int:
+    """What a decoded gray value must be divided by: Pillow spreads PNGs of 2 and 4 bits over 0..255."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    bits = head[24] if head.startswith(_PNG_SIGNATURE) and len(head) > 25 and head[25] == 0 else 8
+    return {2: 85, 4: 17}.get(bits, 1)
 
 
 def read_palette(path: Path | None) -> np.ndarray:
     """The colours of a palette image, uint8 [n, 3]; n is 0 where it has none or cannot be read."""
+    if path is None:
+        return np.zeros((0, 3), np.uint8)
     try:
-        with Image.open(path or "") as image:
+        with opened(path) as image:
             colors = image.getpalette() or []
-    except (OSError, SyntaxError, ValueError):
+    except UserError:
         colors = []
     return np.array(colors, np.uint8).reshape(-1, 3)
 
 
 def reason(error: Exception) -> str:
-    """What an image library or the system says, without the path."""
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    """What an image library or the system says, on one line and without the path."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no known image format"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.config import DataConfig
-from maskmatch.data import builtin
-from maskmatch.data.dataset import Dataset, Pair, ReadLine, plain_line, read_list
+from maskmatch.data import builtin, classes, mask_table
+from maskmatch.data.classes import voc_palette
+from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import read_palette
+from maskmatch.data.lists import Find, find_lists, read_list
+from maskmatch.data.patterns import Pairing, image_files, is_pattern
 from maskmatch.errors import UserError
-
-VOC_CLASSES = [
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-]
-
-# labelId, name and colour of the 19 classes that are trained and evaluated, in the order of their trainId.
-CITYSCAPES_CLASSES = (
-    (7, "road", (128, 64, 128)),
-    (8, "sidewalk", (244, 35, 232)),
-    (11, "building", (70, 70, 70)),
-    (12, "wall", (102, 102, 156)),
-    (13, "fence", (190, 153, 153)),
-    (17, "pole", (153, 153, 153)),
-    (19, "traffic light", (250, 170, 30)),
-    (20, "traffic sign", (220, 220, 0)),
-    (21, "vegetation", (107, 142, 35)),
-    (22, "terrain", (152, 251, 152)),
-    (23, "sky", (70, 130, 180)),
-    (24, "person", (220, 20, 60)),
-    (25, "rider", (255, 0, 0)),
-    (26, "car", (0, 0, 142)),
-    (27, "truck", (0, 0, 70)),
-    (28, "bus", (0, 60, 100)),
-    (31, "train", (0, 80, 100)),
-    (32, "motorcycle", (0, 0, 230)),
-    (33, "bicycle", (119, 11, 32)),
-)
-CITYSCAPES_LAST_ID = 33
-
-PARTS = ("labeled", "unlabeled", "val", "test")
 
 
 def load_dataset(config: DataConfig, *, supervised_only: bool) -> Dataset:
@@ -76,135 +29,217 @@ def load_dataset(config: DataConfig, *, supervised_only: bool) -> Dataset:
 
 def _builtin(config: DataConfig, supervised_only: bool) -> Dataset:
     root = builtin.ensure_builtin(config.root)
-    return Dataset(
-        name=config.name,
-        root=root,
-        class_names=_class_names(config, builtin.CLASS_NAMES),
-        palette=builtin.PALETTE,
-        mask_table=_identity(),
-        **_parts(config, root, supervised_only, defaults={part: f"splits/{part}.txt" for part in PARTS}),
+    parts = _parts(
+        config,
+        root,
+        supervised_only,
+        Pairing(root, "images/*", "masks/*").find,
+        defaults={part: f"splits/{part}.txt" for part in PARTS},
     )
+    return _dataset(config, root, parts, builtin.CLASS_NAMES, builtin.PALETTE)
 
 
 def _folder(config: DataConfig, supervised_only: bool) -> Dataset:
     root = _root(config)
     names = _class_names(config, _classes_file(root / "classes.txt") or _numbered(config, root))
-    parts = _parts(config, root, supervised_only)
+    pairing = Pairing(root, config.images, config.masks)
+    found = None
+    if "labeled" not in find_lists(config, root):
+        found = _labeled_and_rest(pairing)
+    parts = _parts(config, root, supervised_only, pairing.find, pairing=pairing, found=found)
+    if found:
+        listed = {pair.image for part in find_lists(config, root) for pair in parts[part]}
+        parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
     colors = read_palette(parts["labeled"][0].mask)
-    return Dataset(
-        name=config.name,
-        root=root,
-        class_names=names,
-        palette=colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names)),
-        mask_table=_identity(),
-        **parts,
-    )
+    if config.mask_values and isinstance(config.mask_values[0], list):
+        colors = np.array(config.mask_values, np.uint8)
+    palette = colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names))
+    return _dataset(config, root, parts, names, palette)
+
+
+def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
+    """A folder without lists: images with a mask are labelled, the others are not."""
+    pairs = [pairing.pair(image) for image in image_files(pairing.root, pairing.images)]
+    labeled = tuple(pair for pair in pairs if pair.mask)
+    if not labeled:
+        raise UserError(
+            f"data.labeled: expected a list file, or images with masks of the same names, got {len(pairs)} images in "
+            f"{pairing.images} (data.images) and none with a mask in {pairing.masks} (data.masks): {pairing.root}"
+        )
+    return {"labeled": labeled, "unlabeled": tuple(pair for pair in pairs if pair.mask is None)}
 
 
 def _voc(config: DataConfig, supervised_only: bool) -> Dataset:
     root = _root(config)
-    return Dataset(
-        name=config.name,
-        root=root,
-        class_names=_class_names(config, VOC_CLASSES),
-        palette=voc_palette(len(VOC_CLASSES)),
-        mask_table=_identity(),
-        **_parts(config, root, supervised_only, {"val": "ImageSets/Segmentation/val.txt"}, read_line=_voc_line),
-    )
 
+    def find(name: str) -> Pair | None:
+        """SBD's masks are in SegmentationClassAug, or were copied into SegmentationClass."""
+        stem = Path(name).stem
+        image = root / (name.lstrip("/") if Path(name).suffix else f"JPEGImages/{name}.jpg")
+        return Pair(image, _existing(root / f"SegmentationClass{aug}/{stem}.png" for aug in ("", "Aug")))
 
-def _voc_line(fields: list[str], root: Path) -> Pair | None:
-    """`image mask`, `image`, or the bare id of VOC's own lists."""
-    if len(fields) > 1 or Path(fields[0]).suffix:
-        return plain_line(fields, root)
-    mask, augmented = (root / folder / f"{fields[0]}.png" for folder in ("SegmentationClass", "SegmentationClassAug"))
-    only_augmented = augmented.is_file() and not mask.is_file()
-    return Pair(root / "JPEGImages" / f"{fields[0]}.jpg", augmented if only_augmented else mask)
+    parts = _parts(config, root, supervised_only, find, defaults={"val": "ImageSets/Segmentation/val.txt"})
+    return _dataset(config, root, parts, classes.VOC, voc_palette(len(classes.VOC)))
 
 
 def _cityscapes(config: DataConfig, supervised_only: bool) -> Dataset:
     root = _root(config)
     # Stock downloads have labelIds alone, converted ones perhaps trainIds alone: one kind serves all.
-    by_label_id = _first(root, "gtFine/*/*/*_gtFine_labelIds.png") is not None
+    by_label_id = next(root.glob("gtFine/*/*/*_gtFine_labelIds.png"), None) is not None
     kind = "labelIds" if by_label_id else "labelTrainIds"
 
-    def read_line(fields: list[str], root: Path) -> Pair | None:
-        pair = plain_line(fields, root)
-        if pair is None:
-            return None
-        return Pair(pair.image, _cityscapes_mask(pair, root, kind))
+    def find(name: str) -> Pair | None:
+        """An id is `city_sequence_frame`; its image and its mask may be listed as lying elsewhere."""
+        frame = Path(name).stem.removesuffix("_leftImg8bit")
+        city = frame.partition("_")[0]
+        listed = [root / name.lstrip("/")] if Path(name).suffix else []
+        folders = [path.parent.name for path in listed] + ["train", "val", "test", "train_extra"]
+        places = [root / f"leftImg8bit/{folder}/{city}/{frame}_leftImg8bit.png" for folder in folders]
+        image = _existing([*listed, *places])
+        return Pair(image, root / f"gtFine/{image.parent.parent.name}/{city}/{frame}_gtFine_{kind}.png")
 
-    parts = _parts(config, root, supervised_only, required_val=False, read_line=read_line)
-    if config.val is None:
-        images = sorted((root / "leftImg8bit/val").glob("*/*_leftImg8bit.png"))
-        parts["val"] = tuple(Pair(image, _cityscapes_mask(Pair(image, None), root, kind)) for image in images)
-        if not images:
-            raise UserError(f"data.val: expected images in leftImg8bit/val, found none in {root}")
-    table = _identity()
-    if by_label_id:
-        table[: CITYSCAPES_LAST_ID + 1] = IGNORE_INDEX
-        for train_id, (label_id, _, _) in enumerate(CITYSCAPES_CLASSES):
-            table[label_id] = train_id
+    defaults = _default_val(config, sorted((root / "leftImg8bit/val").glob("*/*_leftImg8bit.png")), find, root)
+    parts = _parts(config, root, supervised_only, find, found=defaults)
+    for part in PARTS:
+        parts[part] = tuple(Pair(pair.image, _of_kind(pair.mask, kind)) for pair in parts[part])
+    palette = np.array([color for _, _, color in classes.CITYSCAPES], np.uint8)
+    table = mask_table.cityscapes_label_ids() if by_label_id else mask_table.identity()
+    return _dataset(config, root, parts, [name for _, name, _ in classes.CITYSCAPES], palette, table)
+
+
+def _of_kind(mask: Path | None, kind: str) -> Path | None:
+    """A listed mask in the kind of ids that is there."""
+    if mask is None or "_gtFine_label" not in mask.name:
+        return mask
+    return mask.with_name(f"{mask.name.partition('_gtFine_label')[0]}_gtFine_{kind}.png")
+
+
+def _coco(config: DataConfig, supervised_only: bool) -> Dataset:
+    root = _root(config)
+
+    def find(name: str) -> Pair | None:
+        stem = Path(name).stem
+        listed = [root / name.lstrip("/")] if Path(name).suffix else []
+        places = (root / f"{above}{part}/{stem}.jpg" for above in ("", "images/") for part in ("train2017", "val2017"))
+        image = _existing([*listed, *places])
+        return Pair(image, _existing(root / f"masks/{below}{stem}.png" for below in ("", f"{image.parent.name}/")))
+
+    images = sorted(root.glob("val2017/*.jpg")) or sorted(root.glob("images/val2017/*.jpg"))
+    parts = _parts(config, root, supervised_only, find, found=_default_val(config, images, find, root))
+    return _dataset(config, root, parts, classes.COCO, voc_palette(len(classes.COCO)))
+
+
+def _ade20k(config: DataConfig, supervised_only: bool) -> Dataset:
+    root = _root(config)
+
+    def find(name: str) -> Pair | None:
+        stem = Path(name).stem
+        part = "validation" if stem.startswith("ADE_val") else "training"
+        image = root / (name.lstrip("/") if Path(name).suffix else f"images/{part}/{stem}.jpg")
+        return Pair(image, root / f"annotations/{part}/{stem}.png")
+
+    images = sorted((root / "images/validation").glob("*.jpg"))
+    parts = _parts(config, root, supervised_only, find, found=_default_val(config, images, find, root))
+    table = mask_table.reduced_zero_label()
+    return _dataset(config, root, parts, classes.ADE20K, voc_palette(len(classes.ADE20K)), table)
+
+
+_LAYOUTS = {
+    "builtin": _builtin,
+    "folder": _folder,
+    "voc": _voc,
+    "cityscapes": _cityscapes,
+    "coco": _coco,
+    "ade20k": _ade20k,
+}
+
+
+def _dataset(
+    config: DataConfig,
+    root: Path,
+    parts: dict[str, tuple[Pair, ...]],
+    names: Sequence[str],
+    palette: np.ndarray,
+    table: np.ndarray | None = None,
+) -> Dataset:
     return Dataset(
         name=config.name,
         root=root,
-        class_names=_class_names(config, [name for _, name, _ in CITYSCAPES_CLASSES]),
-        palette=np.array([color for _, _, color in CITYSCAPES_CLASSES], np.uint8),
-        mask_table=table,
+        class_names=_class_names(config, names),
+        palette=palette,
+        mask_table=mask_table.configured(config, mask_table.identity() if table is None else table),
         **parts,
     )
-
-
-def _cityscapes_mask(pair: Pair, root: Path, kind: str) -> Path | None:
-    """The mask in the kind of ids that is there: of the listed mask, else of the image by its name."""
-    if pair.mask is not None:
-        stem = pair.mask.name.partition("_gtFine_label")[0]
-        return pair.mask.with_name(f"{stem}_gtFine_{kind}.png") if stem != pair.mask.name else pair.mask
-    stem, found, _ = pair.image.name.partition("_leftImg8bit")
-    if not found:
-        return None
-    city, split = pair.image.parent.name, pair.image.parent.parent.name
-    return root / "gtFine" / split / city / f"{stem}_gtFine_{kind}.png"
-
-
-_LAYOUTS = {"builtin": _builtin, "folder": _folder, "voc": _voc, "cityscapes": _cityscapes}
 
 
 def _parts(
     config: DataConfig,
     root: Path,
     supervised_only: bool,
-    defaults: dict[str, str] | None = None,
+    find: Find,
     *,
-    required_val: bool = True,
-    read_line: ReadLine = plain_line,
+    defaults: dict[str, str] | None = None,
+    found: dict[str, tuple[Pair, ...]] | None = None,
+    pairing: Pairing | None = None,
 ) -> dict[str, tuple[Pair, ...]]:
-    """The four parts by the lists of `config`, else of the layout's `defaults`."""
-    optional = {"test"} | ({"val"} if not required_val else set())
+    """The four parts: by the lists of `config`, else the layout's `defaults`, else what it has `found` itself."""
+    lists = (defaults or {}) | find_lists(config, root)
     parts: dict[str, tuple[Pair, ...]] = {}
     for part in PARTS:
-        name = getattr(config, part) or (defaults or {}).get(part)
         if part == "unlabeled" and supervised_only:
             parts[part] = ()
-        elif name is not None:
-            parts[part] = _read_part(part, name, root, read_line)
-        elif part in optional:
-            parts[part] = ()
+        elif name := lists.get(part):
+            parts[part] = _read_part(part, name, root, find, pairing)
         else:
-            raise UserError(f"data.{part}: expected a list file for {config.name}, got none")
+            parts[part] = (found or {}).get(part, ())
+            if not parts[part] and part != "test":
+                raise UserError(f"data.{part}: expected a list file for {config.name}, got none{_HINT[part]}")
     return parts
 
 
-def _read_part(part: str, name: str, root: Path, read_line: ReadLine) -> tuple[Pair, ...]:
-    for path in (Path(name), root / name):
-        if path.is_file():
-            break
+_HINT = {
+    "labeled": " (data.split names a whole split)",
+    "unlabeled": " (data.split names a whole split; `python -m maskmatch.split` makes one)",
+    "val": " (`python -m maskmatch.split` can hold out a part of the labelled images)",
+}
+
+
+def _read_part(part: str, name: str, root: Path, find: Find, pairing: Pairing | None) -> tuple[Pair, ...]:
+    labeled = part != "unlabeled"
+    if pairing and is_pattern(name):
+        pairs = tuple(pairing.pair(image) for image in image_files(root, name))
+        bare = next((pair.image for pair in pairs if pair.mask is None), None)
+        if labeled and bare:
+            raise UserError(
+                f"data.{part}: expected a mask in {pairing.masks} (data.masks) for every image of {name}, found none "
+                f"that agrees by {pairing.images} (data.images): {bare}"
+            )
+        pairs = pairs if labeled else tuple(Pair(pair.image, None) for pair in pairs)
     else:
-        raise UserError(f"data.{part}: expected a list file, found none in the current folder nor in {root}: {name}")
-    pairs = read_list(path, root, labeled=part != "unlabeled", read_line=read_line)
+        path = next((path for path in (Path(name), root / name) if path.is_file()), None)
+        if path is None:
+            raise UserError(
+                f"data.{part}: expected a list file, found none in the current folder nor in {root}: {name}"
+            )
+        name = str(path)
+        pairs = read_list(path, root, labeled=labeled, find=find)
     if not pairs:
-        raise UserError(f"data.{part}: expected at least one image, got an empty list: {path}")
+        raise UserError(f"data.{part}: expected at least one image, got an empty list: {name}")
     return pairs
+
+
+def _default_val(config: DataConfig, images: Sequence[Path], find: Find, root: Path) -> dict[str, tuple[Pair, ...]]:
+    """The public validation images, for a run that names no others."""
+    if config.val is not None:
+        return {}
+    pairs = [find(str(image.relative_to(root))) for image in images]
+    return {"val": tuple(pair for pair in pairs if pair)}
+
+
+def _existing(paths: Iterable[Path]) -> Path:
+    """The first path that is there; the first of all where none is, for the check to name."""
+    paths = list(paths)
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _root(config: DataConfig) -> Path:
@@ -223,6 +258,8 @@ def _class_names(config: DataConfig, known: Sequence[str]) -> tuple[str, ...]:
         raise UserError(f"data.num_classes: expected {count} for this data set, got {config.num_classes}")
     if config.class_names is not None and len(config.class_names) != count:
         raise UserError(f"data.class_names: expected {count} names, got {len(config.class_names)}")
+    if config.mask_values is not None and len(config.mask_values) != count:
+        raise UserError(f"data.mask_values: expected {count}, one a class, got {len(config.mask_values)}")
     if not 1 <= count <= IGNORE_INDEX:
         raise UserError(f"data.num_classes: expected 1 to {IGNORE_INDEX}, got {count}")
     return tuple(config.class_names or known)
@@ -236,26 +273,9 @@ def _classes_file(path: Path) -> list[str] | None:
 
 def _numbered(config: DataConfig, root: Path) -> list[str]:
     """Names where no file gives them."""
-    if config.num_classes is None and config.class_names is None:
+    given = (config.num_classes, config.class_names, config.mask_values)
+    if all(option is None for option in given):
         raise UserError(f"data.num_classes: expected the number of classes, got none, and no classes.txt in {root}")
-    count = config.num_classes if config.num_classes is not None else len(config.class_names or ())
-    return [str(index) for index in range(count)]
-
-
-def _first(folder: Path, pattern: str) -> Path | None:
-    return next(folder.glob(pattern), None)
-
-
-def _identity() -> np.ndarray:
-    return np.arange(256, dtype=np.uint8)
-
-
-def voc_palette(count: int) -> np.ndarray:
-    """The first `count` colours of PASCAL VOC's colour map, uint8 [count, 3].
-
-    Bit 7 - j of a colour channel is bit 3 j + channel of the class index.
-    """
-    index = np.arange(count)[:, None, None]
-    j = np.arange(8)[None, :, None]
-    bits = (index >> (3 * j + np.arange(3))) & 1
-    return (bits << (7 - j)).sum(1).astype(np.uint8)
+    if config.num_classes is not None:
+        return [str(index) for index in range(config.num_classes)]
+    return [str(index) for index in range(len(config.class_names or config.mask_values or ()))]

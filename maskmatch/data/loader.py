@@ -5,20 +5,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskmatch.batch import Batch
+from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Dataset, Pair
-from maskmatch.data.files import read_mask
+from maskmatch.data.files import FileError
 from maskmatch.data.sampling import LABELED, UNLABELED, Sample, samples_of_step
+from maskmatch.data.source import Source
 from maskmatch.data.views import Geometry, crop_mask, strong_view, strong_view_on_device
 from maskmatch.errors import UserError
 
@@ -40,6 +43,7 @@ class BatchMaker:
         self,
         dataset: Dataset,
         config: DataConfig,
+        source: Source,
         decode: Decoder,
         *,
         batch_size: int,
@@ -51,6 +55,7 @@ class BatchMaker:
     ) -> None:
         self.dataset = dataset
         self.config = config
+        self.source = source
         self.decode = decode
         self.batch_size = batch_size
         self.seed = seed
@@ -58,9 +63,25 @@ class BatchMaker:
         self.supervised_only = supervised_only
         self.rank = rank
         self.world_size = world_size
+        self.broken: set[Path] = set()
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""
+        while True:
+            try:
+                return self._batch(step)
+            except FileError as error:
+                if self.config.on_error == "fatal":
+                    raise
+                self._skip(error)
+
+    def _skip(self, error: FileError) -> None:
+        """From now on the next whole image of its list is shown wherever the broken one would be."""
+        if error.path not in self.broken:
+            print(f"skipped from now on: {error}", file=sys.stderr)
+        self.broken.add(error.path)
+
+    def _batch(self, step: int) -> Batch:
         labeled = self._items(step, LABELED, self.dataset.labeled)
         unlabeled = [] if self.supervised_only else self._items(step, UNLABELED, self.dataset.unlabeled)
         views, geometries = self.decode(labeled + unlabeled)
@@ -91,15 +112,26 @@ class BatchMaker:
             rank=self.rank,
             world_size=self.world_size,
         )
-        return [(pairs[sample.index], sample) for sample in samples]
+        return [(self._whole(pairs, sample.index), sample) for sample in samples]
+
+    def _whole(self, pairs: Sequence[Pair], index: int) -> Pair:
+        for offset in range(len(pairs)):
+            pair = pairs[(index + offset) % len(pairs)]
+            if not self.broken or self.broken.isdisjoint(pair):
+                return pair
+        raise UserError(f"expected at least one readable image, got none in a list of {len(pairs)}")
 
     def _targets(self, items: Sequence[Item], geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
         """Masks cut out like their images, uint8 [N, H, W]; the same code for both loaders."""
         target = np.empty((len(items), *size), np.uint8)
         for (pair, _), geometry, out in zip(items, geometries, target, strict=True):
-            if pair.mask is None:
-                raise UserError(f"expected a mask for the labelled image, got none: {pair.image}")
-            crop_mask(read_mask(pair.mask, self.dataset.mask_table), geometry, out)
+            mask = self.source.mask(pair)
+            if mask.shape != (geometry.rows.length, geometry.columns.length):
+                got = f"{mask.shape[1]}x{mask.shape[0]}"
+                raise FileError(f"expected a mask of its image's size, got {got}", pair.mask or pair.image)
+            crop_mask(mask, geometry, out)
+            if ((out >= self.dataset.num_classes) & (out != IGNORE_INDEX)).any():
+                raise FileError("expected a mask of known classes, got another value", pair.mask or pair.image)
         return torch.from_numpy(target)
 
 
@@ -136,7 +168,7 @@ class Loader(Iterator[Batch]):
     raised where that step's batch is asked for, and closes the loader.
     """
 
-    def __init__(self, name: str, make: Callable[[int], Batch], *, start_step: int, threads: int) -> None:
+    def __init__(self, name: str, make: BatchMaker, *, start_step: int, threads: int) -> None:
         self.name = name
         self._make = make
         self._next_step = start_step
@@ -144,6 +176,11 @@ class Loader(Iterator[Batch]):
         self._pending: deque[Future[Batch]] = deque()
         for _ in range(threads + 1):
             self._submit()
+
+    @property
+    def skipped(self) -> tuple[Path, ...]:
+        """The files that broke since the start and are left out, with `data.on_error skip`."""
+        return tuple(sorted(self._make.broken))
 
     def _submit(self) -> None:
         self._pending.append(self._pool.submit(self._make, self._next_step))

@@ -1,4 +1,4 @@
-"""Decoding and cropping with Pillow: works wherever torch does."""
+"""Decoding and cropping with OpenCV and Pillow: works wherever torch does."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskmatch.data.files import read_image
 from maskmatch.data.loader import Item
+from maskmatch.data.source import Source
 from maskmatch.data.views import Geometry, crop_image, plan
 
 
 class TorchDecoder:
     """Weak views on the CPU; safe to call from several threads at once."""
 
-    def __init__(self, crop: tuple[int, int]) -> None:
+    def __init__(self, crop: tuple[int, int], source: Source) -> None:
         self.crop = crop
+        self.source = source
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, list[Geometry]]:
         """Weak views, uint8 [N, H, W, 3], and how each was cut out."""
         views = np.empty((len(items), *self.crop, 3), np.uint8)
         geometries = []
         for (pair, sample), out in zip(items, views, strict=True):
-            image = read_image(pair.image)
+            image = self.source.image(pair)
             geometry = plan(image.shape[0], image.shape[1], sample, self.crop)
             crop_image(image, geometry, out)
             geometries.append(geometry)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskmatch.data import Pair, read_image, read_mask
+from maskmatch.data import Pair, read_pair
 from maskmatch.errors import UserError
 from maskmatch.evaluation.metrics import ConfusionMatrix, Metrics
 from maskmatch.models import Student
@@ -47,7 +47,7 @@ class Validator:
         num_classes: int,
         device: torch.device | str,
     ) -> None:
-        """`student` says how to feed a network; `mask_table` is uint8 [256], stored mask value -> class."""
+        """`student` says how to feed a network; `mask_table` is `Dataset.mask_table`."""
         self.student = student
         self.pairs = pairs
         self.mask_table = mask_table
@@ -84,7 +84,7 @@ class Validator:
     def _read(self, pair: Pair) -> _Sample:
         if pair.mask is None:
             raise UserError(f"validation needs a mask for every image, got none for {pair.image}")
-        image, target = read_image(pair.image), read_mask(pair.mask, self.mask_table)
+        image, target = read_pair(pair.image, pair.mask, self.mask_table)
         if image.shape[:2] != target.shape:
             raise UserError(f"{pair.mask} is of size {target.shape}, its image {pair.image} of {image.shape[:2]}")
         return _Sample(image, target)

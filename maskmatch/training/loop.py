@@ -28,8 +28,7 @@ from maskmatch.data import (
     fingerprint,
     load_dataset,
     make_loader,
-    read_image,
-    read_mask,
+    read_pair,
 )
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
@@ -307,7 +306,7 @@ def _finish(run: Run) -> dict[str, Any]:
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
     rows = []
     for pair in chosen:
-        image, truth = read_image(pair.image), read_mask(pair.mask, run.dataset.mask_table)
+        image, truth = read_pair(pair.image, pair.mask, run.dataset.mask_table)
         label, confidence = predict(run.teacher.network, run.student, image)
         rows.append((image, truth, label, confidence))
     save_predictions(run.folder / "predictions.png", rows, run.dataset.palette, run.dataset.class_names)
@@ -323,6 +322,7 @@ def _finish(run: Run) -> dict[str, Any]:
         "steps": run.config.train.steps,
         "fused": run.config.fused,
         "loader": run.loader.name,
+        "skipped_files": [str(path) for path in run.loader.skipped],
         "seed": run.config.train.seed,
     }
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")

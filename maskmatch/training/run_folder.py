@@ -18,7 +18,18 @@ from maskmatch.training import checkpoint
 
 FREE_ON_RESUME = {
     *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
-    *("device", "workers", "loader", "num_classes", "class_names", "root", "encoder_weights", "keep_checkpoints"),
+    *(
+        "device",
+        "workers",
+        "loader",
+        "cache",
+        "on_error",
+        "num_classes",
+        "class_names",
+        "root",
+        "encoder_weights",
+        "keep_checkpoints",
+    ),
 }
 
 

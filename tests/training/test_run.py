@@ -26,7 +26,7 @@ def test_run_folder(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     assert set(summary) == {
         *("miou_student", "miou_teacher", "best_miou", "images_per_second", "step_ms", "peak_memory_mb"),
-        *("steps", "fused", "loader", "seed"),
+        *("steps", "fused", "loader", "skipped_files", "seed"),
     }
     assert 0 <= summary["miou_teacher"] <= summary["best_miou"] <= 1
     assert (summary["steps"], summary["fused"], summary["loader"], summary["seed"]) == (8, True, "torch", 0)

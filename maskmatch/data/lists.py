@@ -1,0 +1,100 @@
+"""List files: where they are sought, and the ways in which the field writes their lines.
+
+JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png       image and mask
+/JPEGImages/2007_000032.jpg<TAB>/SegmentationClass/2007_000032.png the same, with a leading slash
+leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png            the image alone
+2007_000032                                                        an id
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from maskmatch.config import DataConfig
+from maskmatch.data.dataset import Pair
+from maskmatch.errors import UserError
+
+Find = Callable[[str], Pair | None]
+"""A layout's image and mask for an image's path under the root, or for an id; None where it knows no such thing."""
+
+LISTED_IN_SPLIT = {"labeled": "labeled.txt", "unlabeled": "unlabeled.txt", "val": "val.txt", "test": "test.txt"}
+_FIELD_NAMES = {"voc": ("pascal", "voc")}  # what folders of splits are called for a data set
+
+
+def under(root: Path, name: str) -> Path:
+    """A path of a list file: below the root, also with a leading slash, unless it is a file as it stands."""
+    below = root / name.lstrip("/")
+    absolute = Path(name)
+    return absolute if absolute.is_absolute() and not below.exists() and absolute.exists() else below
+
+
+def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pair, ...]:
+    """Read a list file whose paths are under `root`. Masks are required if `labeled`, else dropped.
+
+    Fields are parted by a tab where there is one, else by white space. Raises UserError naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"expected a list file of text, got {error}: {path}") from error
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        pair = _read_line(line.strip(), root, find)
+        if pair is None or (labeled and pair.mask is None):
+            form = "image mask" if labeled else "image"
+            raise UserError(f"expected `{form}` on a line, got `{line.strip()}`: {path}, line {number}")
+        pairs.append(pair if labeled else Pair(pair.image, None))
+    return tuple(pairs)
+
+
+def _read_line(line: str, root: Path, find: Find) -> Pair | None:
+    fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+    if len(fields) == 1 or len(fields) > 2:
+        # An image whose name holds spaces, alone on its line, is told from several fields by being there.
+        name = line if len(fields) > 2 else fields[0]
+        return None if len(fields) > 2 and not under(root, name).is_file() else find(name)
+    image, mask = (under(root, field) for field in fields)
+    if image.is_file() and mask.is_file():
+        return Pair(image, mask)
+    found = find(line if under(root, line).is_file() else fields[0])
+    # The layout may keep the image or its mask under another name than the list's.
+    return Pair(
+        found.image if found and found.image.is_file() and not image.is_file() else image,
+        found.mask if found and found.mask and found.mask.is_file() and not mask.is_file() else mask,
+    )
+
+
+def find_lists(config: DataConfig, root: Path) -> dict[str, str]:
+    """Part -> list file or pattern: the options', and those of the split for parts that have none.
+
+    A split is a folder with labeled.txt and unlabeled.txt; val.txt and test.txt are in it or in the folder above.
+    """
+    chosen = {part: getattr(config, part) for part in LISTED_IN_SPLIT if getattr(config, part) is not None}
+    if config.split is None:
+        return chosen
+    folder = _split_folder(config.split, config.name, root)
+    for part, name in LISTED_IN_SPLIT.items():
+        places = [folder] if part in ("labeled", "unlabeled") else [folder, folder.parent]
+        found = next((place / name for place in places if (place / name).is_file()), None)
+        if found and part not in chosen:
+            chosen[part] = str(found.resolve())
+    return chosen
+
+
+def _split_folder(split: str, name: str, root: Path) -> Path:
+    """The folder itself, or the split of that name in splits/ here, in the data set, or beside it."""
+    above = [Path("splits"), root / "splits", root.parent / "splits"]
+    kinds = ["", *_FIELD_NAMES.get(name, (name,))]
+    places = [Path(split), *(folder / kind / split for folder in above for kind in kinds)]
+    for place in places:
+        if (place / LISTED_IN_SPLIT["labeled"]).is_file():
+            return place
+    known = sorted({str(path.parent.relative_to(folder)) for folder in above for path in folder.glob("**/labeled.txt")})
+    there = f"; there are {', '.join(known)}" if known else ""
+    raise UserError(
+        f"data.split: expected a folder with labeled.txt, or its name in splits/ here, in {root} or beside it, "
+        f"got {split}{there}"
+    )

@@ -74,4 +74,20 @@ inline PatchMaskPlan plan_patch_mask(const Tensor& images, int64_t patch_size, d
   return plan;
 }
 
+// What the kernels read and write.
+struct PatchMaskTensors {
+  Tensor images, seeds;  // in the plan's layout, contiguous
+  Tensor output, grid;
+};
+
+// The output is float for uint8 images, else of their dtype.
+inline PatchMaskTensors patch_mask_tensors(const PatchMaskPlan& plan, const Tensor& images, const Tensor& seeds) {
+  using torch::headeronly::MemoryFormat;
+  const MemoryFormat format = plan.channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
+  const ScalarType dtype = images.scalar_type() == ScalarType::Byte ? ScalarType::Float : images.scalar_type();
+  return {torch::stable::contiguous(images, format), torch::stable::contiguous(seeds),
+          torch::stable::empty(images.sizes(), dtype, std::nullopt, images.device(), std::nullopt, format),
+          torch::stable::empty({plan.count, plan.rows, plan.columns}, ScalarType::Bool, std::nullopt, images.device())};
+}
+
 }  // namespace maskmatch

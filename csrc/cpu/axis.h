@@ -12,31 +12,25 @@ namespace maskmatch {
 class AxisTable {
  public:
   AxisTable(int64_t input_size, int64_t output_size, bool align_corners, bool flipped = false) {
+    const Bilinear map = bilinear(input_size, output_size, align_corners);
     const int64_t padded = (output_size + kAxisPadding - 1) / kAxisPadding * kAxisPadding;
     for (int64_t i = 0; i < padded; ++i) {
       const int64_t inside = i < output_size ? i : output_size - 1;
-      const Sample sample =
-          bilinear_sample(flipped ? output_size - 1 - inside : inside, input_size, output_size, align_corners);
+      const Sample sample = map.sample(flipped ? output_size - 1 - inside : inside);
       low_.push_back(sample.low);
       high_.push_back(sample.high);
       fraction_.push_back(sample.fraction);
     }
+    for (int64_t low = 0; low <= input_size; ++low) first_.push_back(static_cast<int32_t>(map.first_output(low)));
   }
 
   Axis axis() const { return {low_.data(), high_.data(), fraction_.data()}; }
 
-  // The first output that reads each input as its low one, and the number of outputs after the last.
-  std::vector<int32_t> first_outputs(int64_t input_size, int64_t output_size) const {
-    std::vector<int32_t> first(input_size + 1, static_cast<int32_t>(output_size));
-    for (int64_t output = output_size - 1, input = input_size - 1; input >= 0; --input) {
-      while (output >= 0 && low_[output] >= input) --output;
-      first[input] = static_cast<int32_t>(output + 1);
-    }
-    return first;
-  }
+  // [input_size + 1], the first output that reads each input, or a later one, as its low one (if not flipped).
+  const std::vector<int32_t>& first_outputs() const { return first_; }
 
  private:
-  std::vector<int32_t> low_, high_;
+  std::vector<int32_t> low_, high_, first_;
   std::vector<float> fraction_;
 };
 

@@ -1,5 +1,5 @@
 // multiscale_pseudo_label on the CPU: checks, sampling tables and tasks; the arithmetic is in simd/.
-#include "../common/checks.h"
+#include "../common/pseudo_label_checks.h"
 #include "axis.h"
 #include "capability.h"
 #include "operators.h"
@@ -12,37 +12,14 @@ namespace {
 
 constexpr int64_t kBand = 16;  // output rows a task
 
-void check_logits(const std::vector<Tensor>& logits, int64_t height, int64_t width, const std::vector<int64_t>& flipped,
-                  const std::vector<double>& weights) {
-  if (logits.empty()) fail("logits must hold at least one scale");
-  if (flipped.size() != logits.size() || weights.size() != logits.size()) {
-    fail("flipped and weights must have one entry for each of ", logits.size(), " scales, got ", flipped.size(),
-         " and ", weights.size());
-  }
-  check_shape("logits[0]", logits[0], {-1, -1, -1, -1});
-  check_range("classes", static_cast<double>(logits[0].size(1)), 1, 255);
-  check_range("height", static_cast<double>(height), 1, 1 << 30);
-  check_range("width", static_cast<double>(width), 1, 1 << 30);
-  for (const Tensor& scale : logits) {
-    check_shape("logits", scale, {logits[0].size(0), logits[0].size(1), -1, -1});
-    check_dtype("logits", scale, {ScalarType::Float, ScalarType::Half, ScalarType::BFloat16});
-    check_range("logits height", static_cast<double>(scale.size(2)), 1, 1 << 30);
-    check_range("logits width", static_cast<double>(scale.size(3)), 1, 1 << 30);
-  }
-}
-
 }  // namespace
 
 std::tuple<Tensor, Tensor> multiscale_pseudo_label(std::vector<Tensor> logits, int64_t height, int64_t width,
                                                    std::vector<int64_t> flipped, std::vector<double> weights,
                                                    std::string average, bool align_corners) {
-  check_logits(logits, height, width, flipped, weights);
-  if (average != "probability" && average != "logit") {
-    fail("average must be one of probability, logit, got ", average);
-  }
+  check_pseudo_label(logits, height, width, flipped, weights, average);
   const int64_t count = logits[0].size(0), classes = logits[0].size(1);
-  Tensor label = torch::stable::empty({count, height, width}, ScalarType::Byte, std::nullopt, logits[0].device());
-  Tensor confidence = torch::stable::empty({count, height, width}, ScalarType::Float, std::nullopt, logits[0].device());
+  auto [label, confidence] = new_pseudo_label(logits[0], height, width);
 
   std::deque<AxisTable> tables;  // keeps addresses
   std::vector<Scale> scales;

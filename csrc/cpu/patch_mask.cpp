@@ -44,22 +44,15 @@ std::tuple<Tensor, Tensor> patch_mask(Tensor images, int64_t patch_size, double 
   const PatchMaskPlan plan = plan_patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill);
   const ScalarType dtype = images.scalar_type();
   const bool is_uint8 = dtype == ScalarType::Byte;
-  const auto format =
-      plan.channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
-  Tensor output =
-      torch::stable::empty(images.sizes(), ScalarType::Float, std::nullopt, images.device(), std::nullopt, format);
-  Tensor grid =
-      torch::stable::empty({plan.count, plan.rows, plan.columns}, ScalarType::Bool, std::nullopt, images.device());
   if (!is_uint8) images = torch::stable::to(images, ScalarType::Float);
-  images = torch::stable::contiguous(images, format);
-  seeds = torch::stable::contiguous(seeds);
+  auto [pixels, keys, output, grid] = patch_mask_tensors(plan, images, seeds);
 
-  const int64_t* seed = seeds.const_data_ptr<int64_t>();
+  const int64_t* seed = keys.const_data_ptr<int64_t>();
   bool* grids = grid.mutable_data_ptr<bool>();
   for (int64_t n = 0; n < plan.count; ++n) hide_patches(plan, seed[n], grids + n * plan.rows * plan.columns);
 
   const Kernels& kernels = cpu_kernels();
-  const char* input = static_cast<const char*>(images.const_data_ptr());
+  const char* input = static_cast<const char*>(pixels.const_data_ptr());
   float* result = output.mutable_data_ptr<float>();
   // A plane is a channel of contiguous images, or a whole channels-last image.
   const int64_t planes = plan.channels_last ? 1 : plan.channels;

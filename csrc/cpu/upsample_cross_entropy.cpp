@@ -1,5 +1,5 @@
 // upsample_cross_entropy on the CPU: checks, sampling tables and tasks; the arithmetic is in simd/.
-#include "../common/checks.h"
+#include "../common/cross_entropy_checks.h"
 #include "axis.h"
 #include "capability.h"
 #include "operators.h"
@@ -12,43 +12,6 @@ namespace maskmatch::cpu {
 namespace {
 
 constexpr int64_t kBand = 4;  // input rows a task
-
-using OptionalTensor = std::optional<Tensor>;
-
-void check_map(const char* name, const Tensor& map, const Tensor& target) {
-  check_shape(name, map, {target.size(0), target.size(1), target.size(2)});
-  check_dtype(name, map, {ScalarType::Float});
-}
-
-void check_arguments(const Tensor& logits, const Tensor& target, const OptionalTensor& confidence,
-                     const OptionalTensor& pixel_weight, const OptionalTensor& class_weight, double label_smoothing) {
-  check_shape("logits", logits, {-1, -1, -1, -1});
-  check_dtype("logits", logits, {ScalarType::Float, ScalarType::Half, ScalarType::BFloat16});
-  check_range("classes", static_cast<double>(logits.size(1)), 1, 255);
-  check_shape("target", target, {logits.size(0), -1, -1});
-  check_dtype("target", target, {ScalarType::Byte, ScalarType::Long});
-  for (const int axis : {1, 2}) {
-    check_range("a side of target", static_cast<double>(target.size(axis)), 1, 1 << 30);
-    check_range("a side of logits", static_cast<double>(logits.size(axis + 1)), 1, 1 << 30);
-  }
-  if (confidence) check_map("confidence", *confidence, target);
-  if (pixel_weight) check_map("pixel_weight", *pixel_weight, target);
-  if (class_weight) {
-    check_shape("class_weight", *class_weight, {logits.size(1)});
-    check_dtype("class_weight", *class_weight, {ScalarType::Float});
-  }
-  check_range("label_smoothing", label_smoothing, 0, 1);
-}
-
-const float* data_or_null(OptionalTensor& tensor) {
-  if (!tensor) return nullptr;
-  tensor = torch::stable::contiguous(*tensor);
-  return tensor->const_data_ptr<float>();
-}
-
-Tensor new_floats(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
-  return torch::stable::empty(sizes, ScalarType::Float, std::nullopt, like.device());
-}
 
 // A band's last interval of rows reaches the next band's first input row; that share waits in `carry`.
 void add_carry(const CrossEntropyArgs& args, int64_t image, int64_t band) {
@@ -84,11 +47,10 @@ std::vector<LossTotals> run(CrossEntropyArgs args, Tensor logits, Tensor target,
   args.width = target.size(2);
   const AxisTable rows(args.input_height, args.height, align_corners);
   const AxisTable columns(args.input_width, args.width, align_corners);
-  const std::vector<int32_t> first_row = rows.first_outputs(args.input_height, args.height);
   args.logits = logits.const_data_ptr<float>();
   args.rows = rows.axis();
   args.columns = columns.axis();
-  args.first_row = first_row.data();
+  args.first_row = rows.first_outputs().data();
   args.band = kBand;
   args.bands = (args.input_height + kBand - 1) / kBand;
   args.target = target.const_data_ptr();
@@ -126,12 +88,8 @@ std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(Tensor logits, Tensor 
                                                           OptionalTensor class_weight, int64_t ignore_index,
                                                           double label_smoothing, bool align_corners, bool per_pixel,
                                                           bool with_gradient) {
-  check_arguments(logits, target, confidence, pixel_weight, class_weight, label_smoothing);
-  Tensor loss = per_pixel ? new_floats(logits, target.sizes()) : new_floats(logits, {});
-  Tensor counts = torch::stable::empty({2}, ScalarType::Long, std::nullopt, logits.device());
-  Tensor saved = !with_gradient ? new_floats(logits, {0})
-                 : per_pixel    ? new_floats(logits, target.sizes())
-                                : new_floats(logits, logits.sizes());
+  check_cross_entropy(logits, target, confidence, pixel_weight, class_weight, label_smoothing);
+  auto [loss, counts, saved] = new_cross_entropy(logits, target, per_pixel, with_gradient);
   CrossEntropyArgs args{};
   args.mode = with_gradient && !per_pixel ? LossMode::kLossAndGradient : LossMode::kLoss;
   float* saved_data = saved.mutable_data_ptr<float>();
@@ -155,7 +113,7 @@ Tensor upsample_cross_entropy_backward(Tensor grad_output, Tensor logits, Tensor
                                        OptionalTensor confidence, double threshold, OptionalTensor pixel_weight,
                                        OptionalTensor class_weight, int64_t ignore_index, double label_smoothing,
                                        bool align_corners) {
-  check_arguments(logits, target, confidence, pixel_weight, class_weight, label_smoothing);
+  check_cross_entropy(logits, target, confidence, pixel_weight, class_weight, label_smoothing);
   check_map("grad_output", grad_output, target);
   check_map("log_sum", log_sum, target);
   grad_output = torch::stable::contiguous(grad_output);

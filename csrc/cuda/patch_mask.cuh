@@ -6,22 +6,25 @@
 #include <cstdint>
 
 #include "../common/patch_key.h"
+#include "element.h"
 
 namespace maskmatch::cuda {
 
-constexpr int kMaxChannels = 64;
+constexpr int kMaxChannels = 256;
 
 struct PatchMaskArgs {
   const void* images;  // [N, C, H, W] or, channels_last, [N, H, W, C]
-  bool is_uint8;       // else float
+  ElementType type;    // of the images; the output has the same, or float for kUint8
   bool channels_last;
-  int64_t count, channels, height, width, patch_size, rows, columns, hidden;
+  int64_t count;
+  int32_t channels, height, width, patch_size, rows, columns;
+  int64_t hidden;
   Strategy strategy;
-  float scale[kMaxChannels], bias[kMaxChannels], fill[kMaxChannels];
   const int64_t* seeds;  // [N]
-  uint64_t* keys;        // [N, rows * columns], working space
   bool* grid;            // [N, rows, columns]
-  float* output;         // as images
+  void* output;          // as images
+  // value * scale + bias normalises, `fill` is a hidden pixel's normalised value
+  float scale[kMaxChannels], bias[kMaxChannels], fill[kMaxChannels];
 };
 
 // Enqueues the kernels; returns the first launch error.

@@ -1,0 +1,83 @@
+// Resized logits, a column of pixels at a time: pixels of one column that lie between the same two input rows share
+// what they read.
+#pragma once
+
+#include "../common/bilinear.h"
+#include "kernel.cuh"
+
+namespace maskmatch::cuda {
+
+constexpr int kClasses = 4;  // that a thread handles at a time
+constexpr float kLog2OfE = 1.44269504f;
+constexpr float kLn2 = 0.693147181f;
+constexpr float kLowest = -3e38f;  // the maximum of nothing
+
+// Logits of classes in units of log2, so that exp2 gives the powers: top + fraction * step at a pixel that lies
+// `fraction` of the way from the upper to the lower input row.
+struct Resized {
+  float top[kClasses], step[kClasses];
+
+  __device__ float at(int k, float fraction) const { return top[k] + fraction * step[k]; }
+};
+
+// Where a column of pixels reads.
+template <class Logit>
+struct Column {
+  const Logit* logits;  // [C, h, w] of the image, at the left neighbour's column
+  int64_t plane;        // h * w
+  int64_t width;        // w
+  int32_t height;       // h
+  int32_t right;        // the right neighbour's distance: 1, or 0 at the edge
+  float fraction;       // from the left to the right neighbour
+
+  __device__ float between(const Logit* left) const {
+    const float value = to_float(left[0]);
+    return kLog2OfE * (value + fraction * (to_float(left[right]) - value));
+  }
+
+  // Classes first, first + 1, ... between input row `low` and the next; those past the last class are lowest.
+  __device__ Resized read(int first, int classes, int32_t low) const {
+    Resized resized;
+    const Logit* top = logits + first * plane + low * width;
+    const int64_t down = low + 1 < height ? width : 0;
+#pragma unroll
+    for (int k = 0; k < kClasses; ++k) {
+      resized.top[k] = kLowest;
+      resized.step[k] = 0;
+      if (first + k < classes) {
+        resized.top[k] = between(top + k * plane);
+        resized.step[k] = between(top + k * plane + down) - resized.top[k];
+      }
+    }
+    return resized;
+  }
+};
+
+template <class Logit>
+__device__ Column<Logit> column_of(const Logit* logits, const Bilinear& rows, const Bilinear& columns,
+                                   const Sample& sample) {
+  return {logits + sample.low,      rows.input_size * columns.input_size,
+          columns.input_size,       static_cast<int32_t>(rows.input_size),
+          sample.high - sample.low, sample.fraction};
+}
+
+// The sum of 2 ** logit over classes, relative to the highest one so far: highest + log2(sum) is log2 of the sum.
+struct PowerSum {
+  float highest = kLowest, sum = 0;
+
+  __device__ void add(const Resized& resized, float fraction) {
+    float chunk = resized.at(0, fraction);
+#pragma unroll
+    for (int k = 1; k < kClasses; ++k) chunk = fmaxf(chunk, resized.at(k, fraction));
+    if (chunk > highest) {
+      sum *= exp2f(highest - chunk);
+      highest = chunk;
+    }
+#pragma unroll
+    for (int k = 0; k < kClasses; ++k) sum += exp2f(resized.at(k, fraction) - highest);
+  }
+
+  __device__ float log2() const { return highest + log2f(sum); }
+};
+
+}  // namespace maskmatch::cuda

@@ -8,6 +8,8 @@ import sys
 
 COMMANDS = {
     "train": "train a student and its teacher",
+    "check_data": "decode a whole data set and say what is wrong with it",
+    "split": "choose which images to label, or pretend that few are labelled",
     "info": "versions, backends and devices, for a bug report",
 }
 
@@ -17,7 +19,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("usage: maskmatch COMMAND [options]\n")
         for name, purpose in COMMANDS.items():
-            print(f"  {name:<8} {purpose}")
+            print(f"  {name:<11} {purpose}")
         return 0
     name = sys.argv[1]
     if name not in COMMANDS:

@@ -29,12 +29,9 @@ class Parser(ArgumentParser):
         sys.exit(EXIT_USER_ERROR)
 
 
-def train_parser() -> Parser:
-    """The options of `maskmatch.train`: every field of Config."""
-    parser = Parser(
-        prog="maskmatch.train",
-        description="Train a segmentation network on few labelled and many unlabelled images with MaskMatch.",
-    )
+def config_parser(prog: str, description: str) -> Parser:
+    """The options that commands share: --config, and every part of Config."""
+    parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")
     parser.add_class_arguments(Config, skip={"fused", "output", "resume"})
     parser.add_argument(
@@ -42,6 +39,15 @@ def train_parser() -> Parser:
         action=ActionYesNo(yes_prefix="", no_prefix="no-"),
         default=Config.fused,
         help="Use the compiled operators (default); --no-fused takes their plain PyTorch definition.",
+    )
+    return parser
+
+
+def train_parser() -> Parser:
+    """The options of `maskmatch.train`: every field of Config."""
+    parser = config_parser(
+        "maskmatch.train",
+        "Train a segmentation network on few labelled and many unlabelled images with MaskMatch.",
     )
     parser.add_argument(
         "--output", type=str | None, default=None, help="Folder of the run; default runs/NAME-DATE-TIME."
@@ -58,13 +64,17 @@ def train_parser() -> Parser:
 
 def parse_train(argv: Sequence[str]) -> Config:
     """The validated configuration of a training run; exits with code 2 where the command line is wrong."""
-    parser = train_parser()
-    namespace = parser.parse_args(_with_config_of_data(_bracket_lists(list(argv))))
-    namespace.pop("config", None)
-    options = parser.instantiate(namespace).as_dict()
-    config = Config(**options)
+    config = Config(**parse(train_parser(), argv))
     validate(config)
     return config
+
+
+def parse(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
+    """The options of a command line, with the data set's own YAML file below them; exits with code 2 on a mistake."""
+    namespace = parser.parse_args(_with_config_of_data(_bracket_lists(list(argv))))
+    namespace.pop("config", None)
+    options: dict[str, Any] = parser.instantiate(namespace).as_dict()
+    return options
 
 
 def config_folder() -> Path:
@@ -74,9 +84,9 @@ def config_folder() -> Path:
 
 
 def run(command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None) -> int:
-    """Run a command line; what the user did wrong becomes one line and exit code 2."""
+    """Run a command line; what the user did wrong becomes one line and exit code 2, else the command's own or 0."""
     try:
-        command(sys.argv[1:] if argv is None else argv)
+        code = command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -90,7 +100,7 @@ def run(command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = No
     except KeyboardInterrupt:
         print("interrupted; go on from the last checkpoint with --output and --resume", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def one_line(message: str, options: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,7 @@ from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import COLORS, JPEG_END, FileError, Header, header_of, read_stored_mask, reason
 from maskmatch.errors import UserError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _PNG_END = b"IEND\xaeB`\x82"
@@ -45,11 +46,11 @@ def check_dataset(dataset: Dataset, *, supervised_only: bool) -> None:
         list(each(check_files, part))
 
 
-def each(check: Callable[[Pair], T], pairs: Sequence[Pair]) -> Iterator[T]:
-    """Run in threads; the error of the earliest pair is raised and the rest is dropped."""
+def each(check: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Run in threads, results in order; the error of the earliest item is raised and the rest is dropped."""
     pool = ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)))
     try:
-        yield from pool.map(check, pairs)
+        yield from pool.map(check, items)
     finally:
         pool.shutdown(cancel_futures=True)
 

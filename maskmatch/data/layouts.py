@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,35 +19,43 @@ from maskmatch.data.patterns import Pairing, image_files, is_pattern
 from maskmatch.errors import UserError
 
 
-def load_dataset(config: DataConfig, *, supervised_only: bool) -> Dataset:
+def load_dataset(config: DataConfig, *, supervised_only: bool, incomplete: bool = False) -> Dataset:
     """Find the lists of `config` and its classes. Images are not checked; `check_dataset` does that.
 
-    With `supervised_only` the unlabelled list is not read. Raises UserError for a missing root, a missing or
-    empty list and a wrong number of classes.
+    With `supervised_only` the unlabelled list is not read; `incomplete` lets the unlabelled and the validation
+    list be absent. Raises UserError for a missing root, a missing or empty list and a wrong number of classes.
     """
-    return _LAYOUTS[config.name](config, supervised_only)
+    optional = {"test"} | ({"unlabeled", "val"} if incomplete else set())
+    return _LAYOUTS[config.name](config, Wanted(supervised_only, frozenset(optional)))
 
 
-def _builtin(config: DataConfig, supervised_only: bool) -> Dataset:
+class Wanted(NamedTuple):
+    """Which parts are read."""
+
+    supervised_only: bool  # the unlabelled images are not
+    optional: frozenset[str]  # may be absent
+
+
+def _builtin(config: DataConfig, wanted: Wanted) -> Dataset:
     root = builtin.ensure_builtin(config.root)
     parts = _parts(
         config,
         root,
-        supervised_only,
+        wanted,
         Pairing(root, "images/*", "masks/*").find,
         defaults={part: f"splits/{part}.txt" for part in PARTS},
     )
     return _dataset(config, root, parts, builtin.CLASS_NAMES, builtin.PALETTE)
 
 
-def _folder(config: DataConfig, supervised_only: bool) -> Dataset:
+def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
     names = _class_names(config, _classes_file(root / "classes.txt") or _numbered(config, root))
     pairing = Pairing(root, config.images, config.masks)
     found = None
     if "labeled" not in find_lists(config, root):
         found = _labeled_and_rest(pairing)
-    parts = _parts(config, root, supervised_only, pairing.find, pairing=pairing, found=found)
+    parts = _parts(config, root, wanted, pairing.find, pairing=pairing, found=found)
     if found:
         listed = {pair.image for part in find_lists(config, root) for pair in parts[part]}
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
@@ -69,7 +78,7 @@ def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
     return {"labeled": labeled, "unlabeled": tuple(pair for pair in pairs if pair.mask is None)}
 
 
-def _voc(config: DataConfig, supervised_only: bool) -> Dataset:
+def _voc(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
 
     def find(name: str) -> Pair | None:
@@ -78,11 +87,11 @@ def _voc(config: DataConfig, supervised_only: bool) -> Dataset:
         image = root / (name.lstrip("/") if Path(name).suffix else f"JPEGImages/{name}.jpg")
         return Pair(image, _existing(root / f"SegmentationClass{aug}/{stem}.png" for aug in ("", "Aug")))
 
-    parts = _parts(config, root, supervised_only, find, defaults={"val": "ImageSets/Segmentation/val.txt"})
+    parts = _parts(config, root, wanted, find, defaults={"val": "ImageSets/Segmentation/val.txt"})
     return _dataset(config, root, parts, classes.VOC, voc_palette(len(classes.VOC)))
 
 
-def _cityscapes(config: DataConfig, supervised_only: bool) -> Dataset:
+def _cityscapes(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
     # Stock downloads have labelIds alone, converted ones perhaps trainIds alone: one kind serves all.
     by_label_id = next(root.glob("gtFine/*/*/*_gtFine_labelIds.png"), None) is not None
@@ -99,7 +108,7 @@ def _cityscapes(config: DataConfig, supervised_only: bool) -> Dataset:
         return Pair(image, root / f"gtFine/{image.parent.parent.name}/{city}/{frame}_gtFine_{kind}.png")
 
     defaults = _default_val(config, sorted((root / "leftImg8bit/val").glob("*/*_leftImg8bit.png")), find, root)
-    parts = _parts(config, root, supervised_only, find, found=defaults)
+    parts = _parts(config, root, wanted, find, found=defaults)
     for part in PARTS:
         parts[part] = tuple(Pair(pair.image, _of_kind(pair.mask, kind)) for pair in parts[part])
     palette = np.array([color for _, _, color in classes.CITYSCAPES], np.uint8)
@@ -114,7 +123,7 @@ def _of_kind(mask: Path | None, kind: str) -> Path | None:
     return mask.with_name(f"{mask.name.partition('_gtFine_label')[0]}_gtFine_{kind}.png")
 
 
-def _coco(config: DataConfig, supervised_only: bool) -> Dataset:
+def _coco(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
 
     def find(name: str) -> Pair | None:
@@ -125,11 +134,11 @@ def _coco(config: DataConfig, supervised_only: bool) -> Dataset:
         return Pair(image, _existing(root / f"masks/{below}{stem}.png" for below in ("", f"{image.parent.name}/")))
 
     images = sorted(root.glob("val2017/*.jpg")) or sorted(root.glob("images/val2017/*.jpg"))
-    parts = _parts(config, root, supervised_only, find, found=_default_val(config, images, find, root))
+    parts = _parts(config, root, wanted, find, found=_default_val(config, images, find, root))
     return _dataset(config, root, parts, classes.COCO, voc_palette(len(classes.COCO)))
 
 
-def _ade20k(config: DataConfig, supervised_only: bool) -> Dataset:
+def _ade20k(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
 
     def find(name: str) -> Pair | None:
@@ -139,7 +148,7 @@ def _ade20k(config: DataConfig, supervised_only: bool) -> Dataset:
         return Pair(image, root / f"annotations/{part}/{stem}.png")
 
     images = sorted((root / "images/validation").glob("*.jpg"))
-    parts = _parts(config, root, supervised_only, find, found=_default_val(config, images, find, root))
+    parts = _parts(config, root, wanted, find, found=_default_val(config, images, find, root))
     table = mask_table.reduced_zero_label()
     return _dataset(config, root, parts, classes.ADE20K, voc_palette(len(classes.ADE20K)), table)
 
@@ -175,7 +184,7 @@ def _dataset(
 def _parts(
     config: DataConfig,
     root: Path,
-    supervised_only: bool,
+    wanted: Wanted,
     find: Find,
     *,
     defaults: dict[str, str] | None = None,
@@ -186,13 +195,13 @@ def _parts(
     lists = (defaults or {}) | find_lists(config, root)
     parts: dict[str, tuple[Pair, ...]] = {}
     for part in PARTS:
-        if part == "unlabeled" and supervised_only:
+        if part == "unlabeled" and wanted.supervised_only:
             parts[part] = ()
         elif name := lists.get(part):
             parts[part] = _read_part(part, name, root, find, pairing)
         else:
             parts[part] = (found or {}).get(part, ())
-            if not parts[part] and part != "test":
+            if not parts[part] and part not in wanted.optional:
                 raise UserError(f"data.{part}: expected a list file for {config.name}, got none{_HINT[part]}")
     return parts
 

@@ -1,0 +1,109 @@
+"""`python -m maskmatch.check_data`: decode a whole data set and say what is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from maskmatch.cli import config_parser, parse, run
+from maskmatch.config import Config, validate
+from maskmatch.data.dataset import PARTS, Dataset
+from maskmatch.data.doctor import WORDS, Report, class_shares, examine, ignored_share, sizes
+from maskmatch.data.layouts import load_dataset
+from maskmatch.errors import UserError
+
+DESCRIPTION = (
+    "Decode every image and mask that training would read, and report counts, sizes, classes, leaks and files that are "
+    "missing, broken or do not fit. Takes train's options; exit code 1 where something must be put right."
+)
+SHOWN = 20
+"""Findings of a kind that are printed; all of them are in findings.txt."""
+PICTURES = ("classes.png", "contact_sheet.png")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the data that the command line names; returns the exit code."""
+    return run(_check_data, argv)
+
+
+def _check_data(argv: Sequence[str]) -> int:
+    parser = config_parser("maskmatch.check_data", DESCRIPTION)
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="Folder of the pictures; default runs/check-NAME-DATE-TIME."
+    )
+    config = Config(**parse(parser, argv))
+    validate(config)
+    dataset = load_dataset(config.data, supervised_only=config.method.supervised_only, incomplete=True)
+    folder = _folder(config)
+    report = _examine(dataset, config.method.supervised_only)
+    _print_tables(report, dataset)
+    _print_findings(report, folder)
+    _save_pictures(report, dataset, folder)
+    return 1 if report.errors else 0
+
+
+def _folder(config: Config) -> Path:
+    """A folder in which nothing is overwritten."""
+    name = f"check-{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(config.output) if config.output else Path("runs") / name
+    taken = next((folder / name for name in (*PICTURES, "findings.txt") if (folder / name).exists()), None)
+    if taken:
+        raise UserError(f"output: expected a folder without an earlier check, found {taken}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _examine(dataset: Dataset, supervised_only: bool) -> Report:
+    console = Console(stderr=True)
+    total = sum(len(getattr(dataset, part)) for part in PARTS)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("decoding", total=total)
+        return examine(dataset, supervised_only=supervised_only, progress=lambda: progress.advance(task))
+
+
+def _print_tables(report: Report, dataset: Dataset) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    images = Table("list", "images", "masks", "sizes", "ignored", title=f"{dataset.name}: {dataset.root}")
+    for part, found in report.parts.items():
+        ignored = f"{ignored_share(found):.1%}" if found.pixels.any() else "-"
+        images.add_row(WORDS[part], str(found.images), str(found.masks), sizes(found), ignored)
+    console.print(images)
+    shown = [part for part, found in report.parts.items() if found.pixels.any()]
+    classes = Table("class", "", *(f"{WORDS[part]} {what}" for part in shown for what in ("%", "images")))
+    shares = {part: class_shares(report.parts[part], dataset.num_classes) for part in shown}
+    for index, name in enumerate(dataset.class_names):
+        cells = [(f"{100 * shares[p][index]:.2f}", str(report.parts[p].images_with[index])) for p in shown]
+        classes.add_row(str(index), name, *(cell for pair in cells for cell in pair))
+    if shown:
+        console.print(classes)
+
+
+def _print_findings(report: Report, folder: Path) -> None:
+    findings = [("error", line) for line in report.errors] + [("warning", line) for line in report.warnings]
+    for kind, lines in (("error", report.errors), ("warning", report.warnings)):
+        for line in lines[:SHOWN]:
+            print(f"{kind}: {line}")
+        if len(lines) > SHOWN:
+            print(f"{kind}: and {len(lines) - SHOWN} more in {folder / 'findings.txt'}")
+    if findings:
+        (folder / "findings.txt").write_text("".join(f"{kind}: {line}\n" for kind, line in findings))
+    print(f"{len(report.errors)} errors, {len(report.warnings)} warnings")
+
+
+def _save_pictures(report: Report, dataset: Dataset, folder: Path) -> None:
+    from maskmatch.data.doctor_pictures import save_class_chart, save_contact_sheet
+
+    chart, sheet = (folder / name for name in PICTURES)
+    save_class_chart(chart, report, dataset)
+    save_contact_sheet(sheet, dataset)
+    print(f"pictures: {chart}, {sheet}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""`python -m maskmatch.split`: choose the images to label, or pretend that few are labelled."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskmatch.cli import config_parser, parse, run
+from maskmatch.config import Config
+from maskmatch.data.check import check_pair, each
+from maskmatch.data.dataset import Dataset, Pair
+from maskmatch.data.layouts import load_dataset
+from maskmatch.data.splitting import Order, choose, count_of, spread
+from maskmatch.errors import UserError
+
+DESCRIPTION = (
+    "Write labeled.txt, unlabeled.txt and, with --val, val.txt: a choice of the images that data.labeled (or a folder) "
+    "has masks for, in which every class is shown. The others, and those of data.unlabeled, are the unlabelled ones. "
+    "Train with --data.split NAME."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the split that the command line asks for; returns the exit code."""
+    return run(_split, argv)
+
+
+def _split(argv: Sequence[str]) -> None:
+    parser = config_parser("maskmatch.split", DESCRIPTION)
+    parser.add_argument("--labeled", type=str, required=True, help="Images to label: a number, or a part such as 1/8.")
+    parser.add_argument(
+        "--val", type=str | None, default=None, help="How many of those to hold out, to choose models by; in val.txt."
+    )
+    parser.add_argument("--order", type=Order, default="even", help="Evenly spaced over the list, or random by --seed.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the random order.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="New folder of the split; default splits/NAME under data.root."
+    )
+    options = parse(parser, argv)
+    labeled, val, order, seed = (options.pop(name) for name in ("labeled", "val", "order", "seed"))
+    if seed < 0:
+        raise UserError(f"seed: expected at least 0, got {seed}")
+    config = Config(**options)
+    dataset = load_dataset(config.data, supervised_only=False, incomplete=True)
+    name = labeled.replace("/", "_") + (f"_seed{seed}" if order == "random" else "")
+    folder = Path(config.output) if config.output else dataset.root / "splits" / name
+    if folder.exists():
+        raise UserError(f"output: expected a new folder, as nothing is overwritten, found {folder}")
+    parts = make_split(dataset, labeled, val, order, seed)
+    _write(folder, {part: _lines(pairs, dataset.root) for part, pairs in parts.items()})
+    print(", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items()) + f" images: {folder}")
+    if config.output is None:
+        print(f"train with --data.split {name}")
+
+
+def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, seed: int) -> dict[str, list[Pair]]:
+    """Part -> images. Of the `labeled` chosen ones `val` are held out; what is left still shows every class."""
+    pool = dataset.labeled
+    shown = _classes_shown(dataset)
+    count = count_of(labeled, len(pool), "labeled")
+    held_out = count_of(val, count, "val") if val else 0
+    if held_out >= count:
+        raise UserError(f"val: expected fewer than the {count} labelled images, got {held_out}")
+    chosen = choose(shown, count - held_out, order, seed)
+    rest = [i for i in range(len(pool)) if i not in set(chosen)]
+    kept_out = sorted(rest[i] for i in spread(len(rest), held_out, order, seed)[:held_out])
+    elsewhere = {pair.image for pair in dataset.val + dataset.test}
+    taken = {*chosen, *kept_out}
+    others = [pair for i, pair in enumerate(pool) if i not in taken] + list(dataset.unlabeled)
+    unlabeled = {pair.image: pair for pair in reversed(others) if pair.image not in elsewhere}
+    parts = {"labeled": [pool[i] for i in chosen], "unlabeled": list(unlabeled.values())[::-1]}
+    return parts | ({"val": [pool[i] for i in kept_out]} if held_out else {})
+
+
+def _classes_shown(dataset: Dataset) -> np.ndarray:
+    """bool [N, C], by the masks of the labelled images."""
+    shown = np.zeros((len(dataset.labeled), dataset.num_classes), bool)
+    for row, values in zip(shown, each(lambda pair: check_pair(pair, dataset), dataset.labeled), strict=True):
+        classes = dataset.mask_table[values.values]
+        row[classes[classes < dataset.num_classes]] = True
+    return shown
+
+
+def _lines(pairs: Sequence[Pair], root: Path) -> str:
+    """List lines relative to the root, parted by a tab where a name holds a space."""
+    rows = [[_relative(path, root) for path in pair if path] for pair in pairs]
+    separator = "\t" if any(" " in name for row in rows for name in row) else " "
+    return "".join(separator.join(row) + "\n" for row in rows)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path.resolve()).as_posix()
+
+
+def _write(folder: Path, lists: dict[str, str]) -> None:
+    """All lists or none: written beside their place and renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for part, text in lists.items():
+            (beside / f"{part}.txt").write_text(text, encoding="utf-8")
+        beside.chmod(0o755)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

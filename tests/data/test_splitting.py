@@ -1,0 +1,110 @@
+"""New splits: as many images as asked for, every class shown, nothing overwritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from maskmatch.config import DataConfig
+from maskmatch.data import check_dataset, load_dataset
+from maskmatch.data.splitting import choose, count_of
+from maskmatch.errors import UserError
+from maskmatch.split import main
+
+ORDERS = st.sampled_from(["even", "random"])
+
+
+@given(st.integers(1, 60), st.integers(1, 8), st.floats(0.05, 0.9), ORDERS, st.integers(0, 9), st.data())
+def test_every_class_is_shown(
+    total: int, classes: int, share: float, order: str, seed: int, data: st.DataObject
+) -> None:
+    shown = np.random.default_rng(seed).random((total, classes)) < share
+    count = data.draw(st.integers(min(total, classes), total))
+    chosen = choose(shown, count, order, seed)  # type: ignore[arg-type]
+    assert len(chosen) == len(set(chosen)) == count and chosen == sorted(chosen)
+    assert (shown[chosen].any(0) == shown.any(0)).all()
+
+
+@pytest.mark.parametrize(("total", "count"), [(100, 5), (7, 7), (10, 3), (1, 1)])
+def test_evenly_spaced_where_no_class_asks_for_more(total: int, count: int) -> None:
+    chosen = choose(np.ones((total, 2), bool), count, "even", 0)
+    gaps = np.diff(chosen)
+    assert len(chosen) == count and (not len(gaps) or gaps.max() - gaps.min() <= 1)
+    assert chosen[0] == pytest.approx(total - 1 - chosen[-1], abs=1)
+
+
+def test_the_seed_decides_a_random_choice() -> None:
+    shown = np.ones((50, 1), bool)
+    choices = [choose(shown, 5, "random", seed) for seed in (1, 1, 2)]
+    assert choices[0] == choices[1] != choices[2]
+
+
+def test_the_fewest_images_are_found_where_few_are_asked_for() -> None:
+    shown = np.eye(6, dtype=bool)[np.arange(30) % 6]
+    shown[17] = [1, 1, 1, 0, 0, 0]
+    shown[4] = [0, 0, 0, 1, 1, 1]
+    assert choose(shown, 2, "even", 0) == [4, 17]
+    with pytest.raises(UserError, match="expected 2 images or more, as fewer show not every class, got 1"):
+        choose(shown, 1, "even", 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("20", 20), ("1/8", 25), ("0.125", 25), ("1/999", 1), ("200", 200), ("1", 1)]
+)
+def test_numbers_and_parts(text: str, count: int) -> None:
+    assert count_of(text, 200, "labeled") == count
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "201", "1.5", "3/2", "many", "1/0"])
+def test_impossible_numbers(text: str) -> None:
+    with pytest.raises(UserError, match=f"labeled: expected 1 to 200 images, .* got {text}"):
+        count_of(text, 200, "labeled")
+
+
+@pytest.fixture
+def labelled_folder(tmp_path: Path, save: tuple) -> Path:
+    """30 images with masks of which one alone shows class 2, and 5 without."""
+    for i in range(35):
+        save[0](tmp_path / f"images/site {i % 2}/{i:02d}.jpg", 16, 20, i)
+        if i < 30:
+            save[1](
+                tmp_path / f"masks/site {i % 2}/{i:02d}.png",
+                np.where(np.arange(320) < 9, 2 if i == 8 else 1, 0).reshape(16, 20),
+            )
+    return tmp_path
+
+
+@pytest.mark.parametrize("order", ["even", "random"])
+def test_the_command_line(labelled_folder: Path, capsys: pytest.CaptureFixture, order: str) -> None:
+    root = labelled_folder
+    data = ["--data.name", "folder", "--data.root", str(root), "--data.num_classes", "3"]
+    assert main([*data, "--labeled", "1/3", "--val", "2", "--order", order]) == 0
+    name = "1_3" if order == "even" else "1_3_seed0"
+    assert f"8 labeled, 25 unlabeled, 2 val images: {root}/splits/{name}" in capsys.readouterr().out
+    config = DataConfig(name="folder", root=str(root), split=name, num_classes=3)
+    dataset = load_dataset(config, supervised_only=False)
+    check_dataset(dataset, supervised_only=False)
+    parts = [{pair.image for pair in part} for part in (dataset.labeled, dataset.unlabeled, dataset.val)]
+    assert [len(part) for part in parts] == [8, 25, 2] and len(set.union(*parts)) == 35
+    masks = [np.asarray(Image.open(pair.mask)) for pair in dataset.labeled if pair.mask]
+    assert np.unique(np.stack(masks)).tolist() == [0, 1, 2]
+
+    before = {path: path.read_text() for path in (root / "splits").rglob("*.txt")}
+    assert main([*data, "--labeled", "1/3", "--order", order]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: output: expected a new folder") and str(root / "splits" / name) in error
+    assert {path: path.read_text() for path in (root / "splits").rglob("*.txt")} == before
+
+
+def test_a_broken_mask_is_named(labelled_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    path = labelled_folder / "masks/site 1/13.png"
+    path.write_bytes(path.read_bytes()[:60])
+    data = ["--data.name", "folder", "--data.root", str(labelled_folder), "--data.num_classes", "3"]
+    assert main([*data, "--labeled", "4"]) == 2
+    assert str(path) in capsys.readouterr().err
+    assert not (labelled_folder / "splits").exists()

@@ -65,9 +65,8 @@ def examine(dataset: Dataset, *, supervised_only: bool, progress: Callable[[], o
     parts = {part: _summary([found for found in examined if found.part == part], dataset) for part in PARTS}
     leaks, repeated = _shared(examined)
     warnings = repeated + _unseen_classes(parts, dataset)
-    warnings += [
-        f"data.{part}: expected some images, got none" for part in ("unlabeled", "val") if not parts[part].images
-    ]
+    wanted = ("val",) if supervised_only else ("unlabeled", "val")
+    warnings += [f"data.{part}: expected some images, got none" for part in wanted if not parts[part].images]
     return Report(parts, errors + leaks, warnings)
 
 

@@ -155,6 +155,12 @@ class TrainConfig:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the networks; weights, losses and the teacher's average stay fp32. fp16 scales its gradients."""
+    compile: bool = False
+    """Run the networks and all else of the method through torch.compile."""
+    branches: Literal["sequential", "joint"] = "sequential"
+    """`sequential`: each branch's forward, then its backward, to save memory; `joint`: all in one forward, for
+    networks without BatchNorm."""
     validate_every: int | None = None
     """Steps between validations; default a tenth of the run."""
     checkpoint_every: int | None = None

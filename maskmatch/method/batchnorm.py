@@ -21,3 +21,8 @@ def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def has_batchnorm(network: nn.Module) -> bool:
+    """Whether a forward in training mode depends on the batch that an image comes in."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())

@@ -9,7 +9,7 @@ L    = CE(S(x), y)                                    L_x, supervised
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,8 +20,12 @@ from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
 from maskmatch.method.cutmix import cutmix_boxes, mix
-from maskmatch.method.teacher import Teacher
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
+
+BRANCHES = ("loss_x", "loss_u", "loss_m")
+"""The branches by the names of their losses, in the order in which they run."""
+DIVISORS = (*BRANCHES, "coverage")
+"""What is a sum over pixels divided by their number in the whole batch."""
 
 
 class PseudoLabels(NamedTuple):
@@ -29,6 +33,15 @@ class PseudoLabels(NamedTuple):
 
     label: Tensor  # uint8 [M, H, W], IGNORE_INDEX on padding
     confidence: Tensor  # float32 [M, H, W]
+
+
+class Branch(NamedTuple):
+    """What one branch shows the student, and what its answer is scored against."""
+
+    images: Tensor  # float32 [N, 3, H, W], normalised
+    target: Tensor  # uint8 [N, H, W]
+    confidence: Tensor | None  # float32 [N, H, W]; None: every pixel counts
+    updates_statistics: bool  # whether its forward updates the running statistics of BatchNorm
 
 
 class Losses(NamedTuple):
@@ -42,6 +55,9 @@ class Losses(NamedTuple):
 
 class MaskMatch:
     """The method for one network: how views are normalised, sized, labelled and scored.
+
+    Calling it gives all losses of a batch. A training loop that wants to call backward after each branch, or to
+    see several batches as one, takes the same steps itself: `divisors`, `pseudo_labels`, `branch`, `forward`, `loss`.
 
     Args:
         config: the method's options.
@@ -68,36 +84,33 @@ class MaskMatch:
         self.min_size = min_size
         self.align_corners = align_corners
 
-    def __call__(self, student: nn.Module, teacher: Teacher, batch: Batch, step: int) -> Losses:
-        """All losses of a batch in one graph. `branches` gives them one by one and needs less memory."""
-        losses = {name: (weight, loss) for name, weight, loss in self.branches(student, teacher, batch, step)}
-        zero = batch.images.new_zeros((), dtype=torch.float32)
-        total = sum((weight * loss for weight, loss in losses.values()), start=zero)
-        parts = (losses.get(name, (0.0, zero))[1] for name in ("loss_x", "loss_u", "loss_m"))
-        return Losses(total, *parts)
+    def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
+        """All losses of a batch in one graph; one branch after the other needs less memory."""
+        weights = self.weights(step)
+        pseudo = self.pseudo_labels(teacher, batch) if len(weights) > 1 else None
+        divisors = dict(zip(DIVISORS, self.divisors(batch), strict=True))
+        losses = dict.fromkeys(BRANCHES, batch.images.new_zeros((), dtype=torch.float32))
+        for name in weights:
+            branch = self.branch(name, batch, pseudo)
+            (logits,) = self.logits(student, [branch])
+            losses[name] = self.loss(logits, branch, divisors[name])
+        total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
+        return Losses(total, **losses)
 
-    def branches(
-        self,
-        student: nn.Module,
-        teacher: Teacher,
-        batch: Batch,
-        step: int,
-        pseudo: PseudoLabels | None = None,
-    ) -> Iterator[tuple[str, float, Tensor]]:
-        """Yield (name, weight, loss) for each branch that counts at this step, each with a graph of its own.
+    def compile(self) -> None:
+        """From now on, run views, pseudo-labels and losses through torch.compile, each as one graph."""
+        for name in ("divisors", "scaled_views", "combine", "supervised", "consistency", "masked", "loss", "confident"):
+            setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
 
-        A branch's forward runs when it is asked for, so that one can call backward before the next.
-        `pseudo` are the batch's pseudo-labels where the caller has them already.
-        """
-        yield "loss_x", 1.0, self.supervised_loss(student, batch)
+    def weights(self, step: int) -> dict[str, float]:
+        """The branches that count at a step, counted from 0, and their factors in the total."""
         ramp = self.ramp(step)
-        if ramp == 0:
-            return
-        pseudo = pseudo or self.pseudo_labels(teacher, batch)
-        if self.config.consistency:
-            yield "loss_u", ramp * self.config.lambda_u, self.consistency_loss(student, batch, pseudo)
-        if self.config.lcr:
-            yield "loss_m", ramp * self.config.lambda_m, self.masked_loss(student, batch, pseudo)
+        weights = {"loss_x": 1.0}
+        if ramp and self.config.consistency:
+            weights["loss_u"] = ramp * self.config.lambda_u
+        if ramp and self.config.lcr:
+            weights["loss_m"] = ramp * self.config.lambda_m
+        return weights
 
     def ramp(self, step: int) -> float:
         """Factor of the unlabelled losses: 0 in the warm-up, then rising linearly to 1."""
@@ -107,39 +120,103 @@ class MaskMatch:
             return 0.0
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
 
-    def supervised_loss(self, student: nn.Module, batch: Batch) -> Tensor:
-        """L_x."""
-        logits = student(self.normalize(batch.images))
-        return upsample_cross_entropy(logits, batch.target, align_corners=self.align_corners)
+    def divisors(self, batch: Batch) -> Tensor:
+        """The pixels that count in each of DIVISORS: non-ignored ones; int64 [4].
+
+        Known before any network runs, so that several batches (of processes, or of accumulation) can add theirs up.
+        """
+        labeled = (batch.target != IGNORE_INDEX).sum()
+        if self.config.supervised_only:
+            return torch.stack([labeled, *[torch.zeros_like(labeled)] * 3])
+        valid = mixed = masked = _required(batch.valid)
+        if self.config.cutmix:
+            mixed = mix(self._boxes(batch), valid)
+        if self.config.region != "all":
+            masked = valid & ~self._outside(self._mask(batch)[1], valid)
+        return torch.stack([labeled, mixed.sum(), masked.sum(), valid.sum()])
 
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Teacher, batch: Batch) -> PseudoLabels:
+    def pseudo_labels(self, teacher: Callable[[Tensor], Tensor], batch: Batch) -> PseudoLabels:
         """The teacher's labels of the weak views, averaged over the scales."""
-        weak = self.normalize(_required(batch.weak))
-        size = (weak.shape[2], weak.shape[3])
-        logits = [teacher(self._resize(weak, scale)) for scale in self.config.scales]
-        label, confidence = multiscale_pseudo_label(
-            logits, size, average=self.config.average, align_corners=self.align_corners
-        )
-        return PseudoLabels(label.masked_fill(~_required(batch.valid), IGNORE_INDEX), confidence)
+        return self.combine([teacher(view) for view in self.scaled_views(batch)], batch)
 
-    def consistency_loss(self, student: nn.Module, batch: Batch, pseudo: PseudoLabels) -> Tensor:
+    def scaled_views(self, batch: Batch) -> list[Tensor]:
+        """What the teacher sees: the normalised weak views at each scale, float32 [M, 3, h, w]."""
+        weak = self.normalize(_required(batch.weak))
+        return [self._resize(weak, scale) for scale in self.config.scales]
+
+    def combine(self, logits: Sequence[Tensor], batch: Batch) -> PseudoLabels:
+        """Pseudo-labels from the teacher's logits [M, C, h, w] at each scale."""
+        valid = _required(batch.valid)
+        label, confidence = multiscale_pseudo_label(
+            logits, valid.shape[1:], average=self.config.average, align_corners=self.align_corners
+        )
+        return PseudoLabels(label.masked_fill(~valid, IGNORE_INDEX), confidence)
+
+    def branch(self, name: str, batch: Batch, pseudo: PseudoLabels | None) -> Branch:
+        """The branch that `name`, one of BRANCHES, stands for; `pseudo` is for the unlabelled ones."""
+        if name == "loss_x":
+            return self.supervised(batch)
+        if pseudo is None:
+            raise ValueError(f"{name} is scored against pseudo-labels, got none")
+        return self.consistency(batch, pseudo) if name == "loss_u" else self.masked(batch, pseudo)
+
+    def supervised(self, batch: Batch) -> Branch:
+        """L_x: the labelled images and their masks."""
+        return Branch(self.normalize(batch.images), batch.target, None, updates_statistics=True)
+
+    def consistency(self, batch: Batch, pseudo: PseudoLabels) -> Branch:
         """L_u: the strong views, mixed by CutMix together with their pseudo-labels."""
         strong = _required(batch.strong)
         if self.config.cutmix:
-            boxes = cutmix_boxes(_required(batch.seeds), strong.shape[2], strong.shape[3])
+            boxes = self._boxes(batch)
             strong = mix(boxes, strong)
             pseudo = PseudoLabels(mix(boxes, pseudo.label), mix(boxes, pseudo.confidence))
-        with running_statistics(student, update=self.config.strong_updates_bn):
-            logits = student(self.normalize(strong))
-        return self._pseudo_label_loss(logits, pseudo)
+        return Branch(self.normalize(strong), *pseudo, updates_statistics=self.config.strong_updates_bn)
 
-    def masked_loss(self, student: nn.Module, batch: Batch, pseudo: PseudoLabels) -> Tensor:
+    def masked(self, batch: Batch, pseudo: PseudoLabels) -> Branch:
         """L_m: a view with patches hidden must still give the labels, of the hidden pixels too."""
+        images, grid = self._mask(batch)
+        label = pseudo.label
+        if self.config.region != "all":
+            label = label.masked_fill(self._outside(grid, label), IGNORE_INDEX)
+        return Branch(images, label, pseudo.confidence, updates_statistics=self.config.masked_updates_bn)
+
+    def logits(self, student: nn.Module, branches: Sequence[Branch]) -> Sequence[Tensor]:
+        """The student's answers to some branches, from one forward of all their images."""
+        images = branches[0].images if len(branches) == 1 else torch.cat([branch.images for branch in branches])
+        with running_statistics(student, update=any(branch.updates_statistics for branch in branches)):
+            logits: Tensor = student(images)
+        return logits.split([branch.images.shape[0] for branch in branches])
+
+    def loss(self, logits: Tensor, branch: Branch, divisor: Tensor) -> Tensor:
+        """The summed cross-entropy of the confident pixels over `divisor`; a float32 scalar."""
+        return upsample_cross_entropy(
+            logits,
+            branch.target,
+            confidence=branch.confidence,
+            threshold=self.config.threshold,
+            normalize=divisor,
+            align_corners=self.align_corners,
+        )
+
+    def confident(self, pseudo: PseudoLabels) -> Tensor:
+        """Number of unlabelled pixels whose pseudo-label is confident enough to count; int64 scalar."""
+        return ((pseudo.label != IGNORE_INDEX) & (pseudo.confidence >= self.config.threshold)).sum()
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> what the network takes, float32: patch masking with nothing hidden."""
+        return patch_mask(images, max(images.shape[2:]), mask_ratio=0.0, mean=self.mean, std=self.std)[0]
+
+    def _boxes(self, batch: Batch) -> Tensor:
+        """Where CutMix takes the neighbour's pixels, bool [M, H, W]."""
+        return cutmix_boxes(_required(batch.seeds), *_required(batch.strong).shape[2:])
+
+    def _mask(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The masked view, normalised, and its patch grid."""
         config = self.config
-        view = _required(batch.weak if config.masked_view == "weak" else batch.strong)
-        masked, grid = patch_mask(
-            view,
+        return patch_mask(
+            _required(batch.weak if config.masked_view == "weak" else batch.strong),
             config.patch_size,
             mask_ratio=config.mask_ratio,
             seeds=_required(batch.seeds),
@@ -147,33 +224,12 @@ class MaskMatch:
             mean=self.mean,
             std=self.std,
         )
-        if config.region != "all":
-            hidden = grid.repeat_interleave(config.patch_size, 1).repeat_interleave(config.patch_size, 2)
-            hidden = hidden[:, : view.shape[2], : view.shape[3]]
-            outside = hidden if config.region == "visible" else ~hidden
-            pseudo = pseudo._replace(label=pseudo.label.masked_fill(outside, IGNORE_INDEX))
-        with running_statistics(student, update=config.masked_updates_bn):
-            logits = student(masked)
-        return self._pseudo_label_loss(logits, pseudo)
 
-    def coverage(self, pseudo: PseudoLabels) -> Tensor:
-        """Share of the unlabelled pixels whose pseudo-label is confident enough to count; scalar."""
-        valid = pseudo.label != IGNORE_INDEX
-        confident = valid & (pseudo.confidence >= self.config.threshold)
-        return confident.sum() / valid.sum().clamp(min=1)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] -> what the network takes, float32: patch masking with nothing hidden."""
-        return patch_mask(images, max(images.shape[2:]), mask_ratio=0.0, mean=self.mean, std=self.std)[0]
-
-    def _pseudo_label_loss(self, logits: Tensor, pseudo: PseudoLabels) -> Tensor:
-        return upsample_cross_entropy(
-            logits,
-            pseudo.label,
-            confidence=pseudo.confidence,
-            threshold=self.config.threshold,
-            align_corners=self.align_corners,
-        )
+    def _outside(self, grid: Tensor, like: Tensor) -> Tensor:
+        """Pixels outside the region of L_m; bool, of the shape of `like` [M, H, W]."""
+        size = self.config.patch_size
+        hidden = grid.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, : like.shape[1], : like.shape[2]]
+        return hidden if self.config.region == "visible" else ~hidden
 
     def _resize(self, images: Tensor, scale: float) -> Tensor:
         multiple = self.size_multiple

@@ -8,6 +8,7 @@ import os
 import resource
 import statistics
 import time
+from collections import deque
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from maskmatch import ops
-from maskmatch.batch import Batch
 from maskmatch.config import Config
 from maskmatch.data import (
     Dataset,
@@ -36,11 +35,13 @@ from maskmatch.method import MaskMatch, Teacher
 from maskmatch.models import Student, build_student, check_crop, init_from
 from maskmatch.signals import StopError, StopSignal
 from maskmatch.training import checkpoint
+from maskmatch.training.readback import Readback
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
-from maskmatch.training.schedules import make_optimizer, resolve, set_learning_rate
+from maskmatch.training.schedules import resolve
+from maskmatch.training.step import TrainStep
 from maskmatch.training.telemetry import Display, MetricsLog
 
-LOG_EVERY = 10  # steps; reading the losses is the only time the loop waits for the device
+LOG_EVERY = 10  # steps
 PICTURES = 6  # validation images in predictions.png
 
 
@@ -85,7 +86,7 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
                 _after_step(run, display, stop)
         except StopError as signal:
             if run.step != run.saved_step:
-                _save(run)
+                _save(run, display)
             raise StopError(f"{signal} after step {run.step}; go on with --output {run.folder} --resume") from None
     summary = _finish(run)
     display.say(
@@ -96,14 +97,17 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
 
 
 def _train_step(run: Run) -> None:
-    batch = next(run.loader)
+    with run.train_step.phases("data wait"):
+        batches = [next(run.loader)]
     try:
-        run.train_step(batch)
-    except ValueError as error:
+        run.pending.append(run.train_step(batches, run.step))
+    except (ValueError, RuntimeError) as error:  # the latter from torch.compile
         if "more than 1 value per channel" not in str(error):  # BatchNorm after a global pooling
             raise
         got = run.config.train.batch_size
         raise UserError(f"this network's BatchNorm needs train.batch_size of at least 2, got {got}") from error
+    run.step += 1
+    run.finished_step = False
 
 
 @dataclass
@@ -117,9 +121,7 @@ class Run:
     fingerprint: dict[str, Any]  # of what the batches follow from
     student: Student
     teacher: Teacher
-    method: MaskMatch
-    optimizer: Optimizer
-    scaler: torch.amp.GradScaler
+    train_step: TrainStep
     loader: Loader
     validator: Validator
     log: MetricsLog
@@ -130,6 +132,7 @@ class Run:
     notes: list[str] = field(default_factory=list)  # lines for the user on how the run was resumed
     step_seconds: list[float] = field(default_factory=list)
     pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last record, on the device
+    unread: deque[UnreadRecord] = field(default_factory=deque)
 
     def headline(self) -> str:
         data, train = self.dataset, self.config.train
@@ -144,41 +147,32 @@ class Run:
             f"{train.steps} steps {start}; writing to {self.folder}"
         )
 
-    def train_step(self, batch: Batch) -> None:
-        """Forward and backward of every branch, one optimizer step, one step of the teacher."""
-        train = self.config.train
-        torch.manual_seed((train.seed << 32) + self.step)  # dropout depends on the step, not on what ran before
-        set_learning_rate(self.optimizer, self.step, train)
-        network, teacher = self.student.network.train(), self.teacher
-        losses: dict[str, Tensor] = {}
-        with _autocast(self.device, train.precision):
-            pseudo = None
-            if self.method.ramp(self.step) > 0:
-                pseudo = self.method.pseudo_labels(teacher, batch)
-                losses["coverage"] = self.method.coverage(pseudo)
-            for name, weight, loss in self.method.branches(network, teacher, batch, self.step, pseudo):
-                self.scaler.scale(weight * loss).backward()
-                losses[name] = loss.detach()
-                losses["loss"] = losses.get("loss", 0) + weight * loss.detach()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        teacher.update(network, self.step)
-        self.pending.append(losses)
-        self.step += 1
-        self.finished_step = False
-
     def state(self) -> checkpoint.State:
         return checkpoint.State(
             step=self.step,
-            optimizer=self.optimizer.state_dict(),
-            scaler=self.scaler.state_dict(),
+            optimizer=self.train_step.optimizer.state_dict(),
+            scaler=self.train_step.scaler.state_dict(),
             best_miou=self.best_miou,
             config=asdict(self.config),
             data=self.fingerprint,
             unlogged=self.pending,
             finished_step=self.finished_step,
         )
+
+
+@dataclass
+class UnreadRecord:
+    """A record of metrics.jsonl whose losses are still on their way to the host."""
+
+    step: int
+    lr: float
+    names: list[str]
+    losses: Readback  # their means, by `names`
+    measured: dict[str, Any]  # by the validation
+
+    def read(self) -> dict[str, Any]:
+        losses = dict(zip(self.names, self.losses.read(), strict=True))
+        return {"step": self.step, "lr": self.lr, **losses, **self.measured}
 
 
 def prepare(config: Config, student: Student | None = None) -> Run:
@@ -200,13 +194,20 @@ def prepare(config: Config, student: Student | None = None) -> Run:
 
     network = student.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = Teacher(network, config.method.ema_momentum or 0.0)
-    optimizer = make_optimizer(network, config.train)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
+    method = MaskMatch(
+        config.method,
+        mean=student.mean,
+        std=student.std,
+        size_multiple=student.size_multiple,
+        min_size=student.min_size,
+        align_corners=student.align_corners,
+    )
+    train_step = TrainStep(network, teacher, method, config.train)
     data = fingerprint(dataset, seed=config.train.seed, global_batch=config.train.batch_size)
     state, notes = resume(config, data, folder, network, teacher.network)
     if state:
-        optimizer.load_state_dict(state.optimizer)
-        scaler.load_state_dict(state.scaler)
+        train_step.optimizer.load_state_dict(state.optimizer)
+        train_step.scaler.load_state_dict(state.scaler)
 
     loader = make_loader(
         dataset,
@@ -227,16 +228,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         fingerprint=data,
         student=student,
         teacher=teacher,
-        method=MaskMatch(
-            config.method,
-            mean=student.mean,
-            std=student.std,
-            size_multiple=student.size_multiple,
-            min_size=student.min_size,
-            align_corners=student.align_corners,
-        ),
-        optimizer=optimizer,
-        scaler=scaler,
+        train_step=train_step,
         loader=loader,
         validator=Validator(student, dataset.val, dataset.mask_table, dataset.num_classes, device),
         log=MetricsLog(folder, state.last_record if state else 0),
@@ -270,15 +262,15 @@ def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
         }
         display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}")
     if run.step == 1 or run.step % LOG_EVERY == 0 or validates or saves:
-        record = _record(run) | measured
-        display.update(run.step, record, _images_per_second(run) or 0.0)
-        run.log.write(record)
+        run.unread.append(_start_record(run, measured))
+    _write_records(run, display, wait=last)
     run.finished_step = True
     if saves or best:
-        _save(run, best=best)
+        _save(run, display, best=best)
 
 
-def _save(run: Run, *, best: bool = False) -> None:
+def _save(run: Run, display: Display, *, best: bool = False) -> None:
+    _write_records(run, display, wait=True)
     run.log.sync()
     keep = run.config.train.keep_checkpoints
     networks = run.student.network, run.teacher.network
@@ -286,17 +278,22 @@ def _save(run: Run, *, best: bool = False) -> None:
     run.saved_step = run.step
 
 
-def _record(run: Run) -> dict[str, Any]:
-    """Means of the losses since the last record, read from the device at once."""
+def _start_record(run: Run, measured: dict[str, Any]) -> UnreadRecord:
+    """The means of the losses since the last record, sent to the host without waiting for them."""
     names = sorted({name for losses in run.pending for name in losses})
     means = [torch.stack([losses[name] for losses in run.pending if name in losses]).mean() for name in names]
     run.pending.clear()
-    values = torch.stack([mean.float() for mean in means]).tolist()
-    return {
-        "step": run.step,
-        "lr": run.optimizer.param_groups[0]["lr"],
-        **dict(zip(names, values, strict=True)),
-    }
+    return UnreadRecord(
+        run.step, run.train_step.optimizer.param_groups[0]["lr"], names, Readback(torch.stack(means)), measured
+    )
+
+
+def _write_records(run: Run, display: Display, *, wait: bool) -> None:
+    """Log the records whose losses have arrived, all of them with `wait`."""
+    while run.unread and (wait or run.unread[0].losses.arrived()):
+        record = run.unread.popleft().read()
+        display.update(record["step"], record, _images_per_second(run) or 0.0)
+        run.log.write(record)
 
 
 def _finish(run: Run) -> dict[str, Any]:
@@ -354,12 +351,6 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"train.device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices")
     return device
-
-
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    # Every weight is used once a forward, and a cached cast would outlive the backward of its branch.
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32", cache_enabled=False)
 
 
 def _finite(values: list[float]) -> list[float | None]:

@@ -18,18 +18,8 @@ from maskmatch.training import checkpoint
 
 FREE_ON_RESUME = {
     *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
-    *(
-        "device",
-        "workers",
-        "loader",
-        "cache",
-        "on_error",
-        "num_classes",
-        "class_names",
-        "root",
-        "encoder_weights",
-        "keep_checkpoints",
-    ),
+    *("device", "compile", "workers", "loader", "cache", "on_error", "keep_checkpoints"),
+    *("num_classes", "class_names", "root", "encoder_weights"),
 }
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.config import MethodConfig
-from maskmatch.method import MaskMatch, Teacher
+from maskmatch.method import BRANCHES, DIVISORS, MaskMatch, Teacher
 from maskmatch.method.cutmix import cutmix_boxes
 from maskmatch.ops import patch_mask
 
@@ -46,6 +46,12 @@ def expected_loss(network, images, label, confidence, threshold):
     return (loss * (confidence >= threshold)).sum() / (label != IGNORE_INDEX).sum()
 
 
+def loss_of(method, network, batch, name, pseudo=None):
+    branch = method.branch(name, batch, pseudo)
+    (logits,) = method.logits(network.train(), [branch])
+    return method.loss(logits, branch, dict(zip(DIVISORS, method.divisors(batch), strict=True))[name])
+
+
 def assert_close(value, expected):
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
 
@@ -53,7 +59,7 @@ def assert_close(value, expected):
 def test_supervised_loss(network, batch):
     ones = torch.ones(batch.target.shape)
     expected = expected_loss(network, normalized(batch.images), batch.target, ones, 0)
-    assert_close(make().supervised_loss(network.train(), batch), expected)
+    assert_close(loss_of(make(), network, batch, "loss_x"), expected)
 
 
 @pytest.mark.parametrize("scales", [[1.0], [0.75, 1.0, 1.5]])
@@ -78,7 +84,7 @@ def test_consistency_loss_mixes_views_and_labels_alike(network, batch, cutmix):
         label = torch.where(boxes, label[swap], label)
         confidence = torch.where(boxes, confidence[swap], confidence)
     expected = expected_loss(network, images, label, confidence, 0.3)
-    assert_close(method.consistency_loss(network.train(), batch, pseudo), expected)
+    assert_close(loss_of(method, network, batch, "loss_u", pseudo), expected)
 
 
 @pytest.mark.parametrize("region", ["all", "visible", "hidden"])
@@ -94,7 +100,7 @@ def test_masked_loss(network, batch, region, view):
     if region != "all":
         label[hidden if region == "visible" else ~hidden] = IGNORE_INDEX
     expected = expected_loss(network, masked, label, pseudo.confidence, 0.3)
-    assert_close(method.masked_loss(network.train(), batch, pseudo), expected)
+    assert_close(loss_of(method, network, batch, "loss_m", pseudo), expected)
 
 
 def test_total_is_the_weighted_sum(network, batch):
@@ -115,8 +121,10 @@ def test_total_is_the_weighted_sum(network, batch):
     ],
 )
 def test_components_switch_off(network, batch, options, live):
-    names = {name for name, _, _ in make(**options).branches(network, Teacher(network, 0.9), batch, step=0)}
-    assert names == live
+    method = make(**options)
+    assert set(method.weights(0)) == live
+    losses = method(network.train(), Teacher(network, 0.9), batch, step=0)
+    assert {name for name in BRANCHES if getattr(losses, name) > 0} == live
 
 
 def test_ramp():
@@ -125,21 +133,31 @@ def test_ramp():
     assert make().ramp(0) == 1
 
 
-def test_coverage(network, batch):
+def test_confident_pixels_are_counted(network, batch):
     method = make()
     pseudo = method.pseudo_labels(Teacher(network, 0.9), batch)
-    expected = (pseudo.confidence[batch.valid] >= 0.3).float().mean()
-    torch.testing.assert_close(method.coverage(pseudo), expected)
+    expected = sum(float(c) >= 0.3 for c in pseudo.confidence[batch.valid])
+    assert 0 < expected < batch.valid.sum()
+    assert method.confident(pseudo) == expected
+
+
+def test_one_forward_answers_several_branches(network, batch):
+    network.eval()  # without the batch's statistics, which would differ
+    method = make()
+    pseudo = method.pseudo_labels(Teacher(network, 0.9), batch)
+    branches = [method.branch(name, batch, pseudo) for name in BRANCHES]
+    apart = [method.logits(network, [branch])[0] for branch in branches]
+    for together, alone in zip(method.logits(network, branches), apart, strict=True):
+        torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.parametrize(("branch", "option"), [("loss_u", "strong_updates_bn"), ("loss_m", "masked_updates_bn")])
 @pytest.mark.parametrize("updates", [True, False])
 def test_which_forward_updates_batchnorm(network, batch, branch, option, updates):
-    network.train()
-    for name, _, _ in make(**{option: updates}).branches(network, Teacher(network, 0.9), batch, step=0):
-        if name == branch:
-            break
-        before = network.norm.running_mean.clone()
+    method = make(**{option: updates})
+    pseudo = method.pseudo_labels(Teacher(network, 0.9), batch)
+    before = network.norm.running_mean.clone()
+    method.logits(network.train(), [method.branch(branch, batch, pseudo)])
     assert torch.equal(network.norm.running_mean, before) != updates
     assert network.norm.momentum == 0.1
 

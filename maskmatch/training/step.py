@@ -1,0 +1,119 @@
+"""One training step: every branch forward and backward, the optimizer, the teacher.
+
+Nothing here waits for the device: whatever a step finds out stays there as a tensor.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from maskmatch.batch import Batch
+from maskmatch.config import TrainConfig
+from maskmatch.errors import UserError
+from maskmatch.method import DIVISORS, MaskMatch, PseudoLabels, Teacher
+from maskmatch.method.batchnorm import has_batchnorm
+from maskmatch.training.phases import Phases
+from maskmatch.training.schedules import make_optimizer, set_learning_rate
+
+
+class TrainStep:
+    """Trains a student and its teacher by one step a call.
+
+    Args:
+        network: the student, on its device.
+        teacher: follows it.
+        method: gives the branches and their losses.
+        config: precision, compilation, branches, optimizer and schedule; resolved.
+
+    Raises:
+        UserError: the options do not go together with the network.
+    """
+
+    def __init__(self, network: nn.Module, teacher: Teacher, method: MaskMatch, config: TrainConfig) -> None:
+        if config.branches == "joint" and has_batchnorm(network):
+            raise UserError(
+                "train.branches joint would mix the branches' statistics in this network's BatchNorm: "
+                "take sequential, or a network without BatchNorm"
+            )
+        self.network, self.teacher, self.method, self.config = network, teacher, method, config
+        self.device = next(network.parameters()).device
+        self.phases = Phases(self.device)
+        self.optimizer = make_optimizer(network, config)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self._student, self._teacher = network, teacher.network
+        if config.compile:  # beside the networks themselves, which validation runs at any size
+            self._student, self._teacher = _compiled(network), _compiled(teacher.network)
+            method.compile()
+
+    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+        """Train on the micro-batches of step `step`, counted from 0.
+
+        Returns:
+            float32 scalars on the device: `loss`, its parts by name, and `coverage`, the share of the unlabelled
+            pixels whose pseudo-label counts, once there are pseudo-labels.
+        """
+        torch.manual_seed((self.config.seed << 32) + step)  # dropout depends on the step, not on what ran before
+        set_learning_rate(self.optimizer, step, self.config)
+        self.network.train()
+        weights = self.method.weights(step)
+        with self.phases("loss"):
+            sums = torch.stack([self.method.divisors(batch) for batch in batches]).sum(0)
+            divisors = dict(zip(DIVISORS, sums, strict=True))
+        found: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        for batch in batches:
+            pseudo = None
+            if len(weights) > 1:
+                pseudo = self._pseudo_labels(batch)
+                found["coverage"] += self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)
+            # One branch after the other, each with its own backward, so that one graph at a time is kept.
+            for names in [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]:
+                losses = self._losses(names, batch, pseudo, divisors)
+                total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+                with self.phases("backward"):
+                    self.scaler.scale(total).backward()
+                for name, loss in {"loss": total, **losses}.items():
+                    found[name] += loss.detach()
+        with self.phases("optimizer"):
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
+        with self.phases("EMA"):
+            self.teacher.update(self.network, step)
+        return dict(found)
+
+    @torch.no_grad()
+    def _pseudo_labels(self, batch: Batch) -> PseudoLabels:
+        with self.phases("loss"):
+            views = self.method.scaled_views(batch)
+        with self.phases("teacher"), self._autocast():
+            logits = [self._teacher(view) for view in views]
+        with self.phases("loss"):
+            return self.method.combine(logits, batch)
+
+    def _losses(
+        self, names: Sequence[str], batch: Batch, pseudo: PseudoLabels | None, divisors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The losses of some branches, from one forward."""
+        with self.phases("loss"):
+            branches = {name: self.method.branch(name, batch, pseudo) for name in names}
+        with self.phases("student forward"), self._autocast():
+            logits = self.method.logits(self._student, list(branches.values()))
+        with self.phases("loss"):
+            return {
+                name: self.method.loss(part, branch, divisors[name])
+                for part, (name, branch) in zip(logits, branches.items(), strict=True)
+            }
+
+    def _autocast(self) -> torch.autocast:
+        # Every weight is used once a forward, and a cached cast would outlive the backward of its branch.
+        precision = self.config.precision
+        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=precision != "fp32", cache_enabled=False)
+
+
+def _compiled(network: nn.Module) -> nn.Module:
+    return torch.compile(network, fullgraph=True, dynamic=False)  # type: ignore[return-value]

@@ -1,0 +1,118 @@
+"""One step whatever its options: the same losses and weights, and no wait for the device."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from maskmatch.batch import Batch
+from maskmatch.config import MethodConfig, TrainConfig
+from maskmatch.errors import UserError
+from maskmatch.method import MaskMatch, Teacher
+from maskmatch.training.step import TrainStep
+
+
+def make_network(norm):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), norm, nn.ReLU(), nn.Conv2d(8, 4, 1))
+
+
+def make_batch():
+    generator = torch.Generator().manual_seed(1)
+
+    def images():
+        return torch.randint(0, 256, (4, 3, 32, 40), generator=generator, dtype=torch.uint8)
+
+    target = torch.randint(0, 4, (4, 32, 40), generator=generator).to(torch.uint8)
+    valid = torch.ones(4, 32, 40, dtype=torch.bool)
+    valid[0, 20:] = False
+    return Batch(images(), target, images(), images(), valid, torch.arange(4) + 7)
+
+
+def run(network, steps=3, method=None, **options):
+    """Losses of each step and the student and teacher after the last."""
+    network = copy.deepcopy(network)
+    teacher = Teacher(network, 0.9)
+    defaults = {"warmup_steps": 1, "ramp_steps": 0, "threshold": 0.3, "scales": [1.0, 1.5]}
+    config = MethodConfig(**{**defaults, **(method or {})})
+    step = TrainStep(network, teacher, MaskMatch(config, size_multiple=4), TrainConfig(steps=10, **options))
+    losses = [step([make_batch()], i) for i in range(steps)]
+    return losses, [*network.state_dict().values(), *teacher.network.state_dict().values()]
+
+
+def assert_same(one, other, **tolerance):
+    (losses, weights), (other_losses, other_weights) = one, other
+    assert [found.keys() for found in losses] == [found.keys() for found in other_losses]
+    for found, expected in zip(losses, other_losses, strict=True):
+        for name in found:
+            torch.testing.assert_close(found[name], expected[name], **tolerance)
+    for tensor, expected in zip(weights, other_weights, strict=True):
+        torch.testing.assert_close(tensor, expected, **tolerance)
+
+
+def test_losses_of_a_step():
+    losses, _ = run(make_network(nn.BatchNorm2d(8)))
+    assert losses[0].keys() == {"loss", "loss_x"}  # warm-up
+    for found in losses[1:]:
+        assert found.keys() == {"loss", "loss_x", "loss_u", "loss_m", "coverage"}
+        torch.testing.assert_close(found["loss"], found["loss_x"] + found["loss_u"] + 0.2 * found["loss_m"])
+        assert 0 < found["coverage"] < 1
+        assert not any(value.requires_grad for value in found.values())
+
+
+def test_joint_branches_equal_sequential_ones():
+    network = make_network(nn.GroupNorm(2, 8))
+    assert_same(run(network, branches="joint"), run(network), rtol=1e-5, atol=1e-6)
+
+
+def test_joint_branches_are_refused_with_batchnorm():
+    with pytest.raises(UserError, match=r"train.branches joint .* BatchNorm"):
+        run(make_network(nn.BatchNorm2d(8)), branches="joint")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_near_full_precision(precision):
+    network = make_network(nn.BatchNorm2d(8))
+    half, full = run(network, precision=precision), run(network)
+    for found, expected in zip(half[0], full[0], strict=True):
+        for name in ("loss", "loss_x"):
+            assert found[name].dtype == torch.float32
+            torch.testing.assert_close(found[name], expected[name], rtol=0.05, atol=0.02)
+    assert all(tensor.dtype != getattr(torch, {"bf16": "bfloat16", "fp16": "float16"}[precision]) for tensor in half[1])
+    assert any(not torch.equal(*pair) for pair in zip(half[1], full[1], strict=True))
+
+
+def test_networks_compute_in_the_chosen_precision():
+    network, seen = make_network(nn.BatchNorm2d(8)), []
+    network[0].register_forward_hook(lambda module, inputs, output: seen.append((module.training, output.dtype)))
+    run(network, precision="bf16")
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.bfloat16)}  # student and teacher
+
+
+def test_fp16_skips_a_step_whose_scaled_gradients_overflow():
+    network = make_network(nn.BatchNorm2d(8))
+    teacher = Teacher(network, 0.9)
+    method = MaskMatch(MethodConfig(supervised_only=True), size_multiple=4)
+    step = TrainStep(network, teacher, method, TrainConfig(steps=10, precision="fp16"))
+    step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = copy.deepcopy(list(network.parameters()))
+    step([make_batch()], 0)
+    assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
+    assert step.scaler.get_scale() == 2.0**59
+
+
+@pytest.mark.slow
+def test_compiled_step_equals_eager_without_a_graph_break():
+    """Networks and all else are compiled with fullgraph=True, which raises at a graph break."""
+    network = make_network(nn.BatchNorm2d(8))
+    # Every pixel counts: a confidence that rounds across the threshold would be a step in the loss.
+    options = {"method": {"region": "hidden", "threshold": 0.0, "scales": [1.5]}, "optimizer": "sgd", "lr": 0.1}
+    eager = run(network, **options)
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    compiled = run(network, compile=True, **options)
+    assert counters["graph_break"] == {}
+    assert 8 <= counters["stats"]["unique_graphs"] <= 12  # student, teacher and the parts between, a few of them twice
+    assert_same(compiled, eager, rtol=1e-4, atol=1e-5)

@@ -18,7 +18,8 @@ class AxisTable {
       const int64_t inside = i < output_size ? i : output_size - 1;
       const Sample sample = map.sample(flipped ? output_size - 1 - inside : inside);
       low_.push_back(sample.low);
-      high_.push_back(sample.high);
+      // Where nothing is blended, only the columns that count are read and written.
+      high_.push_back(sample.fraction == 0 ? sample.low : sample.high);
       fraction_.push_back(sample.fraction);
     }
     for (int64_t low = 0; low <= input_size; ++low) first_.push_back(static_cast<int32_t>(map.first_output(low)));

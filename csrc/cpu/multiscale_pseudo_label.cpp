@@ -10,7 +10,7 @@
 namespace maskmatch::cpu {
 namespace {
 
-constexpr int64_t kBand = 16;  // output rows a task
+constexpr int64_t kBand = 32;  // output rows a task
 
 }  // namespace
 

@@ -26,12 +26,14 @@ void hide_patches(const PatchMaskPlan& plan, int64_t seed, bool* grid) {
 // patches share it.
 void fill_map(const PatchMaskPlan& plan, const bool* grid_row, int64_t first_channel, int64_t channels, float* scale,
               float* bias) {
-  for (int64_t x = 0; x < plan.width; ++x) {
-    const bool hidden = grid_row[x / plan.patch_size];
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t channel = first_channel + c;
-      scale[x * channels + c] = hidden ? 0.0f : plan.scale[channel];
-      bias[x * channels + c] = hidden ? plan.fill[channel] : plan.bias[channel];
+  for (int64_t column = 0, x = 0; column < plan.columns; ++column) {
+    const bool hidden = grid_row[column];
+    for (const int64_t end = std::min(x + plan.patch_size, plan.width); x < end; ++x) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t channel = first_channel + c;
+        *scale++ = hidden ? 0.0f : plan.scale[channel];
+        *bias++ = hidden ? plan.fill[channel] : plan.bias[channel];
+      }
     }
   }
 }

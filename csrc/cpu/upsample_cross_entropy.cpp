@@ -11,7 +11,7 @@
 namespace maskmatch::cpu {
 namespace {
 
-constexpr int64_t kBand = 4;  // input rows a task
+constexpr int64_t kBandRows = 32;  // output rows a task, about
 
 // A band's last interval of rows reaches the next band's first input row; that share waits in `carry`.
 void add_carry(const CrossEntropyArgs& args, int64_t image, int64_t band) {
@@ -51,8 +51,8 @@ std::vector<LossTotals> run(CrossEntropyArgs args, Tensor logits, Tensor target,
   args.rows = rows.axis();
   args.columns = columns.axis();
   args.first_row = rows.first_outputs().data();
-  args.band = kBand;
-  args.bands = (args.input_height + kBand - 1) / kBand;
+  args.band = std::max<int64_t>(4, kBandRows * args.input_height / args.height);
+  args.bands = (args.input_height + args.band - 1) / args.band;
   args.target = target.const_data_ptr();
   args.target_is_uint8 = target.scalar_type() == ScalarType::Byte;
   args.ignore_index = ignore_index;

@@ -21,6 +21,7 @@ struct Columns {
   int64_t base;
   int windows;               // 1, 2, or 0: lane by lane
   Ints low_lane, high_lane;  // low - base, high - base
+  bool direct;               // lane i is column base + i: nothing is resized
 };
 
 MASKMATCH_INLINE Columns columns_at(const Axis& axis, int64_t x, int64_t input_width) {
@@ -28,11 +29,10 @@ MASKMATCH_INLINE Columns columns_at(const Axis& axis, int64_t x, int64_t input_w
   columns.low = axis.low + x;
   columns.high = axis.high + x;
   columns.fraction = load(axis.fraction + x);
-  int32_t first = columns.low[0], last = columns.high[0];
-  for (int i = 1; i < kLanes; ++i) {
-    first = columns.low[i] < first ? columns.low[i] : first;
-    last = columns.high[i] > last ? columns.high[i] : last;
-  }
+  // Along an axis the columns only rise, or, in a flipped one, only fall.
+  const int32_t *low = columns.low, *high = columns.high;
+  const int32_t first = low[0] < low[kLanes - 1] ? low[0] : low[kLanes - 1];
+  const int32_t last = high[0] > high[kLanes - 1] ? high[0] : high[kLanes - 1];
   const int64_t span = last - first + 1;
   columns.windows = 0;
   if (kPermutes && span <= kLanes) columns.windows = 1;
@@ -42,6 +42,7 @@ MASKMATCH_INLINE Columns columns_at(const Axis& axis, int64_t x, int64_t input_w
   columns.base = first < latest ? first : (latest > 0 ? latest : 0);
   columns.low_lane = load(columns.low) - static_cast<int32_t>(columns.base);
   columns.high_lane = load(columns.high) - static_cast<int32_t>(columns.base);
+  columns.direct = !any((columns.low_lane != lanes()) | (columns.fraction != 0.0f));
   return columns;
 }
 
@@ -88,19 +89,6 @@ MASKMATCH_INLINE Floats sample_row(const float* row, const Columns& columns, int
   return low + columns.fraction * (high - low);
 }
 
-// The part of a resize that kLanes columns and all rows between two input rows share: with the input rows sampled at
-// the columns, a pixel is top[c] + fraction_y * step[c]. `factor` scales the logits.
-MASKMATCH_INLINE void sample_rows(const float* top_row, const float* bottom_row, int64_t class_stride, int64_t classes,
-                                  const Columns& columns, int64_t input_width, float factor, Floats* top,
-                                  Floats* step) {
-  for (int64_t c = 0; c < classes; ++c) {
-    const Floats above = sample_row(top_row + c * class_stride, columns, input_width) * factor;
-    const Floats below = sample_row(bottom_row + c * class_stride, columns, input_width) * factor;
-    top[c] = above;
-    step[c] = below - above;
-  }
-}
-
 // The transpose of sample_row: adds the pixels' values to the columns that they were sampled from. A window's columns
 // take a matrix product: weights[i] holds what pixel i gives to each of them.
 struct Spread {
@@ -108,34 +96,32 @@ struct Spread {
 };
 
 MASKMATCH_INLINE void prepare_spread(const Columns& columns, Spread& spread) {
-  if (columns.windows != 1) return;
-  Ints lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  if (columns.windows != 1 || columns.direct) return;
   for (int i = 0; i < kLanes; ++i) {
     const Floats to_low = splat(1.0f - columns.fraction[i]), to_high = splat(columns.fraction[i]);
-    spread.weights[i] =
-        (lane == columns.low_lane[i] ? to_low : splat(0.0f)) + (lane == columns.high_lane[i] ? to_high : splat(0.0f));
+    spread.weights[i] = (lanes() == columns.low_lane[i] ? to_low : splat(0.0f)) +
+                        (lanes() == columns.high_lane[i] ? to_high : splat(0.0f));
   }
 }
 
-MASKMATCH_INLINE void add_spread(Floats values, const Columns& columns, const Spread& spread, int64_t input_width,
+MASKMATCH_INLINE void add_spread(const float* values, const Columns& columns, const Spread& spread, int64_t input_width,
                                  float* row) {
-  float value[kLanes];
-  store(value, values);
-  if (columns.windows == 1) {
+  float* window = row + columns.base;
+  const int64_t count = input_width - columns.base;
+  if (columns.direct) {
+    store_some(window, load_some(window, count) + load(values), count);
+  } else if (columns.windows == 1) {
     Floats even = splat(0.0f), odd = splat(0.0f);
     for (int i = 0; i < kLanes; i += 2) {
-      even += value[i] * spread.weights[i];
-      odd += value[i + 1] * spread.weights[i + 1];
+      even += values[i] * spread.weights[i];
+      odd += values[i + 1] * spread.weights[i + 1];
     }
-    float* window = row + columns.base;
-    const int64_t count = input_width - columns.base;
     store_some(window, load_some(window, count) + even + odd, count);
-    return;
-  }
-  for (int i = 0; i < kLanes; ++i) {
-    row[columns.low[i]] += value[i] * (1.0f - columns.fraction[i]);
-    row[columns.high[i]] += value[i] * columns.fraction[i];
+  } else {
+    for (int i = 0; i < kLanes; ++i) {
+      row[columns.low[i]] += values[i] * (1.0f - columns.fraction[i]);
+      row[columns.high[i]] += values[i] * columns.fraction[i];
+    }
   }
 }
 

@@ -1,30 +1,17 @@
 // Cross-entropy of upsampled logits and its gradient, for a band of input rows.
 //
-// All output rows between two input rows (an interval) are walked in tiles of kLanes columns. The tile's classes are
-// sampled once at its columns, so that a row costs one multiply-add a class; powers of up to kRows rows stay in the
-// first-level cache until their sums over the rows are spread, once, to the tile's input columns.
+// A band is walked in tiles of kLanes columns, a tile in intervals between two input rows. Powers of up to kRows rows
+// stay in the first-level cache until their sums over the rows, all of them added up to those of the interval above,
+// are spread, once, to the tile's input columns.
 #pragma once
 
-#include "columns.h"
+#include "interval.h"
 
 namespace maskmatch {
 namespace MASKMATCH_ISA {
 
 constexpr float kLn2 = 0.693147181f;
-constexpr float kLog2OfE = 1.44269504f;
 constexpr int64_t kRows = 8;
-
-static int64_t cross_entropy_scratch(const CrossEntropyArgs& args) {
-  const int64_t rows = args.mode == LossMode::kLoss ? 0 : kRows;
-  return (2 + rows) * args.classes * kLanes;
-}
-
-// A tile of an interval.
-struct Tile {
-  Floats *top, *step;                  // [C], in units of log2
-  Floats weighted_top, weighted_step;  // their sums over the classes by class weight, for label smoothing
-  int64_t x;
-};
 
 // What kLanes pixels of one row are to count.
 struct Pixels {
@@ -33,9 +20,50 @@ struct Pixels {
   Floats weight;  // 0 where not kept
 };
 
-struct Totals {
+// The pixels' coefficients in dl/dz_c = scale * power_c - [c = label] * target - v_c * smooth.
+struct Slope {
+  Floats scale, target, smooth;
+};
+
+// One row of a tile.
+struct Row {
+  Pixels pixels;
+  int64_t first;  // index of its first pixel
+  Floats fraction;
+  Slope slope;
+};
+
+// What a tile's pixels give to one input row, before it is spread to the columns.
+struct Slopes {
+  Floats* sum;                  // [C], where used
+  bool used[kMaxClasses] = {};  // [C]
+};
+
+// The working space of a thread, and what it has found in a tile.
+struct LossTile {
+  Interval interval;
+  Floats weighted_top, weighted_step;  // sums over the classes by class weight, for label smoothing
+  Row rows[kRows];                     // those that count
+  Floats* power;                       // [kRows, C]
+  Slopes slopes[2], *upper, *lower;    // for the input rows of the interval
+  Columns columns;
+  Spread spread;
+  int64_t x, count;  // first column, columns
   Ints valid, confident;
   Floats loss;
+  int64_t invalid_pixel;
+
+  static int64_t scratch(const CrossEntropyArgs& args) {
+    const int64_t rows = args.mode == LossMode::kLoss ? 0 : kRows + 2;
+    return Interval::scratch(args.classes) + rows * args.classes * kLanes;
+  }
+
+  LossTile(const CrossEntropyArgs& args, float* scratch) : upper(&slopes[0]), lower(&slopes[1]), invalid_pixel(-1) {
+    interval.place(scratch, args.classes);
+    power = reinterpret_cast<Floats*>(scratch + Interval::scratch(args.classes));
+    upper->sum = power + kRows * args.classes;
+    lower->sum = upper->sum + args.classes;
+  }
 };
 
 template <class Element>
@@ -47,203 +75,243 @@ MASKMATCH_INLINE void copy_some(Element* to, const Element* from, int64_t count)
   }
 }
 
-MASKMATCH_INLINE Pixels read_pixels(const CrossEntropyArgs& args, int64_t pixel, int64_t count, Totals& totals,
-                                    int64_t* invalid_pixel) {
-  constexpr int32_t kIgnored = -1, kInvalid = -2;
-  int32_t labels[kLanes];
+// Labels of kLanes pixels: a class, kIgnored or kInvalid.
+constexpr int32_t kIgnored = -1, kInvalid = -2;
+MASKMATCH_INLINE Ints read_labels(const CrossEntropyArgs& args, int64_t pixel, int64_t count) {
+  Ints label;
   if (args.target_is_uint8) {
-    uint8_t target[kLanes] = {};
-    copy_some(target, static_cast<const uint8_t*>(args.target) + pixel, count);
-    const int32_t classes = static_cast<int32_t>(args.classes);
+    uint8_t bytes[kLanes] = {};
+    copy_some(bytes, static_cast<const uint8_t*>(args.target) + pixel, count);
+    Bytes target;
+    __builtin_memcpy(&target, bytes, sizeof(target));
+    const Ints value = __builtin_convertvector(target, Ints);
     const int32_t ignored = args.ignore_index >= 0 && args.ignore_index < 256 ? args.ignore_index : -1;
-    for (int i = 0; i < kLanes; ++i) {
-      const int32_t value = target[i];
-      labels[i] = value == ignored ? kIgnored : value < classes ? value : kInvalid;
-    }
+    label = value == ignored ? splat(kIgnored) : value < static_cast<int32_t>(args.classes) ? value : splat(kInvalid);
   } else {
     int64_t target[kLanes] = {};
     copy_some(target, static_cast<const int64_t*>(args.target) + pixel, count);
+    int32_t labels[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const int64_t value = target[i];
       const bool is_class = value >= 0 && value < args.classes;
       labels[i] = static_cast<int32_t>(value == args.ignore_index ? kIgnored : is_class ? value : kInvalid);
     }
+    label = load(labels);
   }
-  for (int64_t i = count; i < kLanes; ++i) labels[i] = kIgnored;
-  const Ints label = load(labels);
+  return count >= kLanes ? label : lanes() < static_cast<int32_t>(count) ? label : splat(kIgnored);
+}
+
+MASKMATCH_INLINE Pixels read_pixels(const CrossEntropyArgs& args, int64_t pixel, LossTile& tile) {
+  const Ints label = read_labels(args, pixel, tile.count);
   if (__builtin_expect(any(label == kInvalid), 0)) {
-    for (int i = kLanes - 1; i >= 0; --i) *invalid_pixel = labels[i] == kInvalid ? pixel + i : *invalid_pixel;
+    for (int i = kLanes - 1; i >= 0; --i) tile.invalid_pixel = label[i] == kInvalid ? pixel + i : tile.invalid_pixel;
   }
   Ints keep = label >= 0;
-  totals.valid -= keep;
-  if (args.confidence) keep &= load_some(args.confidence + pixel, count) >= args.threshold;
-  totals.confident -= keep;
-  const Floats zero = splat(0.0f);
-  Floats weight = args.pixel_weight ? load_some(args.pixel_weight + pixel, count) : splat(1.0f);
-  if (args.grad_output) weight *= load_some(args.grad_output + pixel, count);
-  return {keep ? label : splat(0), keep, keep ? weight : zero};
+  tile.valid -= keep;
+  if (args.confidence) keep &= load_some(args.confidence + pixel, tile.count) >= args.threshold;
+  tile.confident -= keep;
+  Floats weight = args.pixel_weight ? load_some(args.pixel_weight + pixel, tile.count) : splat(1.0f);
+  if (args.grad_output) weight *= load_some(args.grad_output + pixel, tile.count);
+  return {keep ? label : splat(0), keep, keep ? weight : splat(0.0f)};
 }
 
-// The pixel's coefficients in dl/dz_c = scale * power_c - [c = label] * target - v_c * smooth.
-struct Slope {
-  Floats scale, target, smooth;
-};
-
-MASKMATCH_INLINE Slope slope_of(const CrossEntropyArgs& args, const Pixels& pixels, Floats class_weight, Floats sum) {
-  const float smoothing = args.label_smoothing;
-  Slope slope;
-  slope.target = pixels.weight * class_weight * (1.0f - smoothing);
-  slope.smooth = pixels.weight * (smoothing / args.classes);
-  slope.scale = (slope.target + slope.smooth * args.class_weight_sum) / sum;
-  return slope;
-}
-
-// power[label] -= target / scale, so that scale * power is the slope of every class.
-MASKMATCH_INLINE void subtract_target(const Pixels& pixels, const Slope& slope, Floats* power) {
-  const Floats share = slope.scale != 0.0f ? slope.target / slope.scale : splat(0.0f);
-  float* lanes = reinterpret_cast<float*>(power);
-  for (int i = 0; i < kLanes; ++i) lanes[pixels.label[i] * kLanes + i] -= share[i];
-}
-
-// The loss of kLanes pixels; with a gradient, leaves the powers and the slope of one row.
-MASKMATCH_INLINE Slope walk_row(const CrossEntropyArgs& args, const Tile& tile, const Pixels& pixels, Floats fraction,
-                                int64_t pixel, Floats* power, Totals& totals) {
-  const int64_t classes = args.classes, count = args.width - tile.x;
-  const bool with_gradient = args.mode != LossMode::kLoss;
-  const auto value_of = [&](int64_t c) { return tile.top[c] + fraction * tile.step[c]; };
-  Floats highest;
-  if (args.mode == LossMode::kGradient) {
-    // A pixel that is not kept has no log_sum: powers of zero.
-    highest = pixels.keep ? load_some(args.log_sum + pixel, count) * kLog2OfE : splat(1e30f);
-  } else {
-    highest = reduce(classes, splat(kLowest), larger, value_of);
-  }
-  const auto power_of = [&](int64_t c) { return exp2_of_negative(value_of(c) - highest); };
-  Floats sum = with_gradient ? reduce(classes, splat(0.0f), plus, [&](int64_t c) { return power[c] = power_of(c); })
-                             : reduce(classes, splat(0.0f), plus, power_of);
-  Ints lane;
-  for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  const Floats class_weight = args.class_weight ? gather(args.class_weight, pixels.label) : splat(1.0f);
-  if (args.mode != LossMode::kGradient) {
-    const Ints index = pixels.label * kLanes + lane;
-    const Floats value = gather(reinterpret_cast<const float*>(tile.top), index) +
-                         fraction * gather(reinterpret_cast<const float*>(tile.step), index);
-    const Floats log_sum = highest + log2_of_positive(sum);
-    const float smoothing = args.label_smoothing;
-    Floats loss = (1.0f - smoothing) * class_weight * (log_sum - value);
-    if (smoothing != 0.0f) {
-      const Floats weighted = tile.weighted_top + fraction * tile.weighted_step;
-      loss += (smoothing / classes) * (args.class_weight_sum * log_sum - weighted);
+// Reads the rows from `begin` on; those in which no pixel counts are done with.
+MASKMATCH_INLINE int64_t read_rows(const CrossEntropyArgs& args, int64_t image, int64_t begin, int64_t rows,
+                                   LossTile& tile) {
+  int64_t counted = 0;
+  for (int64_t y = begin; y < begin + rows; ++y) {
+    const int64_t pixel = (image * args.height + y) * args.width + tile.x;
+    // The next tile's: the CPU does not see a pattern in short pieces of rows.
+    if (args.confidence) __builtin_prefetch(args.confidence + pixel + kLanes);
+    if (args.pixel_weight) __builtin_prefetch(args.pixel_weight + pixel + kLanes);
+    __builtin_prefetch(static_cast<const char*>(args.target) + (pixel + kLanes) * (args.target_is_uint8 ? 1 : 8));
+    const Pixels pixels = read_pixels(args, pixel, tile);
+    if (any(pixels.weight != 0.0f)) {
+      tile.rows[counted++] = Row{pixels, pixel, splat(args.rows.fraction[y]), Slope{}};
+      continue;
     }
-    loss = pixels.keep ? loss * pixels.weight * kLn2 : splat(0.0f);
-    totals.loss += loss;
-    if (args.pixel_loss) store_some(args.pixel_loss + pixel, loss, count);
-    if (args.log_sum) store_some(args.log_sum + pixel, log_sum * kLn2, count);
+    if (args.mode == LossMode::kGradient) continue;
+    if (args.pixel_loss) store_some(args.pixel_loss + pixel, splat(0.0f), tile.count);
+    if (args.log_sum) store_some(args.log_sum + pixel, splat(0.0f), tile.count);
   }
-  if (!with_gradient) return Slope{Floats{}, Floats{}, Floats{}};
-  if (args.mode == LossMode::kGradient) sum = splat(1.0f);  // the powers are the probabilities
-  const Slope slope = slope_of(args, pixels, class_weight, sum);
-  subtract_target(pixels, slope, power);
+  return counted;
+}
+
+// Keeps the classes of the pixels too, whose loss and slope do not vanish.
+MASKMATCH_INLINE void keep_labels(Interval& interval, int64_t classes, const Row* rows, int64_t count) {
+  if (interval.count == classes) return;
+  bool wanted[kMaxClasses] = {};
+  for (int64_t k = 0; k < interval.count; ++k) wanted[interval.kept[k]] = true;
+  for (int64_t r = 0; r < count; ++r) {
+    for (int i = 0; i < kLanes; ++i) wanted[rows[r].pixels.label[i]] = true;
+  }
+  interval.count = list_classes(wanted, classes, interval.kept);
+}
+
+// The loss of a row from its sum of powers.
+MASKMATCH_INLINE void add_loss(const CrossEntropyArgs& args, LossTile& tile, const Row& row, Floats class_weight,
+                               const PowerSum& powers) {
+  const Interval& interval = tile.interval;
+  const Ints index = row.pixels.label * kLanes + lanes();
+  const Floats value = gather(reinterpret_cast<const float*>(interval.top), index) +
+                       row.fraction * gather(reinterpret_cast<const float*>(interval.step), index);
+  const Floats log_sum = powers.shift + log2_of_positive(powers.sum);
+  Floats loss = (1.0f - args.label_smoothing) * class_weight * (log_sum - value);
+  if (args.label_smoothing != 0.0f) {
+    const Floats weighted = tile.weighted_top + row.fraction * tile.weighted_step;
+    loss += (args.label_smoothing / args.classes) * (args.class_weight_sum * log_sum - weighted);
+  }
+  loss = row.pixels.keep ? loss * row.pixels.weight * kLn2 : splat(0.0f);
+  tile.loss += loss;
+  if (args.pixel_loss) store_some(args.pixel_loss + row.first, loss, tile.count);
+  if (args.log_sum) store_some(args.log_sum + row.first, (interval.bound + log_sum) * kLn2, tile.count);
+}
+
+// Leaves in `power` the slopes of a row divided by slope.scale, so that one multiplication is left to do.
+MASKMATCH_INLINE Slope slope_of(const CrossEntropyArgs& args, const Pixels& pixels, Floats class_weight, Floats sum,
+                                Floats* power) {
+  Slope slope;
+  slope.target = pixels.weight * class_weight * (1.0f - args.label_smoothing);
+  slope.smooth = pixels.weight * (args.label_smoothing / args.classes);
+  slope.scale = (slope.target + slope.smooth * args.class_weight_sum) / sum;
+  const Floats share = slope.scale != 0.0f ? slope.target / slope.scale : splat(0.0f);
+  float* values = reinterpret_cast<float*>(power);
+  for (int i = 0; i < kLanes; ++i) values[pixels.label[i] * kLanes + i] -= share[i];
   return slope;
+}
+
+MASKMATCH_INLINE void walk_row(const CrossEntropyArgs& args, LossTile& tile, Row& row, Floats* power) {
+  const Floats class_weight = args.class_weight ? gather(args.class_weight, row.pixels.label) : splat(1.0f);
+  const auto store = [&](int64_t c, Floats value) { return power[c] = value; };
+  if (args.mode == LossMode::kGradient) {
+    // The powers are the probabilities; a pixel that is not kept has no log_sum.
+    const Floats log_sum = load_some(args.log_sum + row.first, tile.count) * kLog2E - tile.interval.bound;
+    add_powers(tile.interval, row.fraction, row.pixels.keep ? log_sum : splat(1e30f), store);
+    row.slope = slope_of(args, row.pixels, class_weight, splat(1.0f), power);
+  } else if (args.mode == LossMode::kLossAndGradient) {
+    const PowerSum powers = sum_powers(tile.interval, row.fraction, store);
+    add_loss(args, tile, row, class_weight, powers);
+    row.slope = slope_of(args, row.pixels, class_weight, powers.sum, power);
+  } else {
+    const auto pass = [](int64_t, Floats value) { return value; };
+    add_loss(args, tile, row, class_weight, sum_powers(tile.interval, row.fraction, pass));
+  }
+}
+
+// Adds up the rows' slopes by what each gives to the input rows above and below.
+MASKMATCH_INLINE void add_slopes(const CrossEntropyArgs& args, LossTile& tile, int64_t count) {
+  Floats to_upper[kRows], to_lower[kRows], smooth_upper = splat(0.0f), smooth_lower = splat(0.0f);
+  for (int64_t r = 0; r < count; ++r) {
+    const Row& row = tile.rows[r];
+    to_lower[r] = row.slope.scale * row.fraction;
+    to_upper[r] = row.slope.scale - to_lower[r];
+    smooth_lower += row.slope.smooth * row.fraction;
+    smooth_upper += row.slope.smooth * (1.0f - row.fraction);
+  }
+  for (int64_t k = 0; k < tile.interval.count; ++k) {
+    const int64_t c = tile.interval.kept[k];
+    const float class_weight = args.class_weight ? args.class_weight[c] : 1.0f;
+    Floats upper = -class_weight * smooth_upper, lower = -class_weight * smooth_lower;
+    for (int64_t r = 0; r < count; ++r) {
+      const Floats value = tile.power[r * args.classes + c];
+      upper += value * to_upper[r];
+      lower += value * to_lower[r];
+    }
+    tile.upper->sum[c] = tile.upper->used[c] ? tile.upper->sum[c] + upper : upper;
+    tile.lower->sum[c] = tile.lower->used[c] ? tile.lower->sum[c] + lower : lower;
+    tile.upper->used[c] = tile.lower->used[c] = true;
+  }
+}
+
+// Spreads what the upper input row gets to its columns, and goes on to the lower row.
+MASKMATCH_INLINE void spread_upper(const CrossEntropyArgs& args, LossTile& tile, float* row, int64_t class_stride) {
+  for (int64_t c = 0; c < args.classes; ++c) {
+    if (!tile.upper->used[c]) continue;
+    add_spread(reinterpret_cast<const float*>(tile.upper->sum + c), tile.columns, tile.spread, args.input_width,
+               row + c * class_stride);
+    tile.upper->used[c] = false;
+  }
+  Slopes* const done = tile.upper;
+  tile.upper = tile.lower;
+  tile.lower = done;
+}
+
+MASKMATCH_INLINE void enter(const CrossEntropyArgs& args, LossTile& tile, const float* logits, int64_t low,
+                            bool continued) {
+  const int64_t classes = args.classes, high = low + 1 < args.input_height ? low + 1 : low;
+  enter_interval(tile.interval, logits + low * args.input_width, logits + high * args.input_width, continued,
+                 args.input_height * args.input_width, classes, tile.columns, args.input_width, kLog2E);
+  if (args.label_smoothing == 0.0f) return;
+  keep_all(tile.interval, classes);
+  tile.weighted_top = tile.weighted_step = splat(0.0f);
+  for (int64_t c = 0; c < classes; ++c) {
+    const float class_weight = args.class_weight ? args.class_weight[c] : 1.0f;
+    tile.weighted_top += class_weight * tile.interval.top[c];
+    tile.weighted_step += class_weight * tile.interval.step[c];
+  }
+}
+
+// One tile of all intervals from input row `begin` to `end`; `carry` takes what the row at `end` gets.
+MASKMATCH_INLINE void walk_tile(const CrossEntropyArgs& args, LossTile& tile, int64_t image, int64_t begin, int64_t end,
+                                float* carry) {
+  const int64_t classes = args.classes, plane = args.input_height * args.input_width;
+  const float* logits = args.logits + image * classes * plane;
+  float* gradient = args.gradient ? args.gradient + image * classes * plane : nullptr;
+  tile.columns = columns_at(args.columns, tile.x, args.input_width);
+  if (gradient) prepare_spread(tile.columns, tile.spread);
+  int64_t entered = -1;
+  for (int64_t low = begin; low < end; ++low) {
+    for (int64_t y = args.first_row[low]; y < args.first_row[low + 1]; y += kRows) {
+      const int64_t left = args.first_row[low + 1] - y;
+      const int64_t count = read_rows(args, image, y, left < kRows ? left : kRows, tile);
+      if (count == 0) continue;
+      if (entered != low) enter(args, tile, logits, low, entered >= 0 && entered == low - 1);
+      entered = low;
+      keep_labels(tile.interval, classes, tile.rows, count);
+      for (int64_t r = 0; r < count; ++r) walk_row(args, tile, tile.rows[r], tile.power + r * classes);
+      if (gradient) add_slopes(args, tile, count);
+    }
+    if (gradient) spread_upper(args, tile, gradient + low * args.input_width, plane);
+  }
+  if (!gradient) return;
+  if (end < args.input_height) {
+    spread_upper(args, tile, carry, args.input_width);
+  } else {
+    spread_upper(args, tile, gradient + (end - 1) * args.input_width, plane);
+  }
 }
 
 MASKMATCH_INLINE void clear(float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i) values[i] = 0.0f;
 }
 
-// Sums the slopes of a tile's rows by what each gives to the input row above and below, and spreads them.
-MASKMATCH_INLINE void add_gradient(const CrossEntropyArgs& args, const Columns& columns, const Spread& spread,
-                                   const Floats* power, const Slope* slopes, const Floats* fractions, int64_t rows,
-                                   float* above, float* below, int64_t above_stride, int64_t below_stride) {
-  Floats to_above[kRows], to_below[kRows], smooth_above = splat(0.0f), smooth_below = splat(0.0f);
-  for (int64_t r = 0; r < rows; ++r) {
-    to_below[r] = slopes[r].scale * fractions[r];
-    to_above[r] = slopes[r].scale - to_below[r];
-    smooth_below += slopes[r].smooth * fractions[r];
-    smooth_above += slopes[r].smooth * (1.0f - fractions[r]);
-  }
-  for (int64_t c = 0; c < args.classes; ++c) {
-    const float class_weight = args.class_weight ? args.class_weight[c] : 1.0f;
-    Floats sum_above = -class_weight * smooth_above, sum_below = -class_weight * smooth_below;
-    for (int64_t r = 0; r < rows; ++r) {
-      const Floats value = power[r * args.classes + c];
-      sum_above += value * to_above[r];
-      sum_below += value * to_below[r];
-    }
-    add_spread(sum_above, columns, spread, args.input_width, above + c * above_stride);
-    add_spread(sum_below, columns, spread, args.input_width, below + c * below_stride);
-  }
-}
+static int64_t cross_entropy_scratch(const CrossEntropyArgs& args) { return LossTile::scratch(args); }
 
 static void cross_entropy(const CrossEntropyArgs& args, int64_t task, float* scratch) {
   const int64_t classes = args.classes, plane = args.input_height * args.input_width;
-  const int64_t image = task / args.bands, band_begin = task % args.bands * args.band;
-  const int64_t band_end = band_begin + args.band < args.input_height ? band_begin + args.band : args.input_height;
-  const float* logits = args.logits + image * classes * plane;
-  float* gradient = args.gradient ? args.gradient + image * classes * plane : nullptr;
-  float* carry = args.carry ? args.carry + task * classes * args.input_width : nullptr;
-  if (gradient) {
+  const int64_t image = task / args.bands, begin = task % args.bands * args.band;
+  const int64_t end = begin + args.band < args.input_height ? begin + args.band : args.input_height;
+  float* carry = nullptr;
+  if (args.gradient) {
+    carry = args.carry + task * classes * args.input_width;
     clear(carry, classes * args.input_width);
     for (int64_t c = 0; c < classes; ++c) {
-      clear(gradient + c * plane + band_begin * args.input_width, (band_end - band_begin) * args.input_width);
+      clear(args.gradient + (image * classes + c) * plane + begin * args.input_width, (end - begin) * args.input_width);
     }
   }
-  Tile tile;
-  tile.top = reinterpret_cast<Floats*>(scratch);
-  tile.step = tile.top + classes;
-  Floats* power = tile.step + classes;
-  double loss = 0;
-  int64_t valid = 0, confident = 0, invalid_pixel = -1;
-
-  for (int64_t low = band_begin; low < band_end; ++low) {
-    const int64_t high = low + 1 < args.input_height ? low + 1 : low;
-    for (int64_t begin = args.first_row[low]; begin < args.first_row[low + 1]; begin += kRows) {
-      const int64_t left = args.first_row[low + 1] - begin, rows = left < kRows ? left : kRows;
-      for (tile.x = 0; tile.x < args.width; tile.x += kLanes) {
-        const Columns columns = columns_at(args.columns, tile.x, args.input_width);
-        Totals totals{};
-        Slope slopes[kRows];
-        Floats fractions[kRows];
-        int64_t walked = 0;
-        for (int64_t r = 0; r < rows; ++r) {
-          const int64_t pixel = (image * args.height + begin + r) * args.width + tile.x;
-          const int64_t count = args.width - tile.x;
-          const Pixels pixels = read_pixels(args, pixel, count, totals, &invalid_pixel);
-          if (!any(pixels.weight != 0.0f)) {
-            if (args.pixel_loss) store_some(args.pixel_loss + pixel, splat(0.0f), count);
-            if (args.log_sum && args.mode != LossMode::kGradient) {
-              store_some(args.log_sum + pixel, splat(0.0f), count);
-            }
-            continue;
-          }
-          if (walked == 0) {
-            sample_rows(logits + low * args.input_width, logits + high * args.input_width, plane, classes, columns,
-                        args.input_width, kLog2OfE, tile.top, tile.step);
-            tile.weighted_top = tile.weighted_step = splat(0.0f);
-            for (int64_t c = 0; args.label_smoothing != 0.0f && c < classes; ++c) {
-              const float class_weight = args.class_weight ? args.class_weight[c] : 1.0f;
-              tile.weighted_top += class_weight * tile.top[c];
-              tile.weighted_step += class_weight * tile.step[c];
-            }
-          }
-          fractions[walked] = splat(args.rows.fraction[begin + r]);
-          slopes[walked] = walk_row(args, tile, pixels, fractions[walked], pixel, power + walked * classes, totals);
-          ++walked;
-        }
-        if (gradient && walked) {
-          Spread spread;
-          prepare_spread(columns, spread);
-          const bool inside = high < band_end;
-          add_gradient(args, columns, spread, power, slopes, fractions, walked, gradient + low * args.input_width,
-                       inside ? gradient + high * args.input_width : carry, plane, inside ? plane : args.input_width);
-        }
-        loss += sum_lanes(totals.loss);
-        valid += sum_lanes(totals.valid);
-        confident += sum_lanes(totals.confident);
-      }
-    }
+  LossTile tile(args, scratch);
+  LossTotals totals{0, 0, 0, -1};
+  for (tile.x = 0; tile.x < args.width; tile.x += kLanes) {
+    tile.count = args.width - tile.x;
+    tile.valid = tile.confident = splat(0);
+    tile.loss = splat(0.0f);
+    walk_tile(args, tile, image, begin, end, carry);
+    totals.loss += sum_lanes(tile.loss);
+    totals.valid += sum_lanes(tile.valid);
+    totals.confident += sum_lanes(tile.confident);
   }
-  args.totals[task] = {loss, valid, confident, invalid_pixel};
+  totals.invalid_pixel = tile.invalid_pixel;
+  args.totals[task] = totals;
 }
 
 }  // namespace MASKMATCH_ISA

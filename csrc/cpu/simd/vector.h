@@ -55,11 +55,11 @@ MASKMATCH_INLINE void store_some(Element* to, Vector value, int64_t count) {
   }
 }
 
-// True in the lanes below `count`.
-MASKMATCH_INLINE Ints first_lanes(int64_t count) {
+// 0, 1, 2, ...
+MASKMATCH_INLINE Ints lanes() {
   Ints lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  return lane < static_cast<int32_t>(count < kLanes ? count : kLanes);
+  return lane;
 }
 
 MASKMATCH_INLINE bool any(Ints mask) {

@@ -24,9 +24,10 @@ __global__ void __launch_bounds__(kThreads) hide_patches(const __grid_constant__
   const uint64_t key = distinct_key(keys, patch);
   int64_t lower = 0;
   for (int64_t first = 0; first < patches; first += kThreads) {
-    others[threadIdx.x] = first + threadIdx.x < patches ? distinct_key(keys, first + threadIdx.x) : ~uint64_t{0};
+    const int64_t left = patches - first, count = left < kThreads ? left : kThreads;
+    if (threadIdx.x < count) others[threadIdx.x] = distinct_key(keys, first + threadIdx.x);
     __syncthreads();
-    for (int i = 0; i < kThreads; ++i) lower += others[i] < key;
+    for (int i = 0; i < count; ++i) lower += others[i] < key;
     __syncthreads();
   }
   if (patch < patches) args.grid[image * patches + patch] = lower < args.hidden;

@@ -242,13 +242,17 @@ struct Slopes {
   float smooth_above, smooth_below;  // summed over the rows, by what goes to the upper and to the lower input row
 };
 
-__device__ Slopes slopes_of(const CrossEntropyArgs& args, const Pixels& pixels, float weight_sum) {
+// Also makes the powers of pixels without a slope vanish: they could be infinite.
+__device__ Slopes slopes_of(const CrossEntropyArgs& args, Pixels& pixels, float weight_sum) {
   Slopes slopes{};
   const float smoothing = args.label_smoothing;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int label = pixels.label[r];
-    if (label < 0 || pixels.weight[r] == 0) continue;
+    if (label < 0 || pixels.weight[r] == 0) {
+      pixels.log_sum[r] = -kLowest;
+      continue;
+    }
     const float target = pixels.weight[r] * class_weight_of(args, label) * (1 - smoothing);
     const float smooth = pixels.weight[r] * (smoothing / args.classes);
     slopes.scale[r] = target + smooth * weight_sum;

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from maskmatch.ops import info, use_backend
+from maskmatch.ops import _backend, info, use_backend
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
+import emulated
 
 BACKENDS = ["reference", "cpp-default", "cpp-avx2", "cpp-avx512", "cuda", "triton"]
+# The CUDA kernels run on the CPU, the threads and blocks in ascending order and in orders shuffled by a seed.
+EMULATED = ["cuda-emulated", "cuda-emulated-1", "cuda-emulated-2", "cuda-emulated-3"]
 
 
 def _skip_unless_usable(name: str, instruction_set: str) -> None:
@@ -33,11 +41,32 @@ def _cpu_flags() -> set[str]:
     return set(line.split(":")[-1].split())
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=[pytest.mark.gpu] if name in ("cuda", "triton") else []) for name in BACKENDS]
-)
+def _offer_emulator(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the emulated kernels a backend."""
+    if emulated.compiler() is None:
+        pytest.skip("no C++ compiler")
+    emulator = emulated.load()
+    emulator.module.set_thread_order(order)
+    monkeypatch.setattr(_backend, "BACKENDS", (*_backend.BACKENDS, EMULATED[0]))
+    monkeypatch.setitem(_backend._DEVICE, EMULATED[0], "cpu")
+    for operator in _backend.OPERATORS:
+        monkeypatch.setitem(_backend._implementations, (EMULATED[0], operator), getattr(emulator, operator))
+
+
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    if name in ("cuda", "triton"):
+        return [pytest.mark.gpu]
+    return [pytest.mark.slow] if name in EMULATED[1:] else []
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in [*BACKENDS, *EMULATED]])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """Runs the test on a backend (on the CPU with each instruction set); gives the device to use."""
+    if request.param in EMULATED:
+        _offer_emulator(EMULATED.index(request.param), monkeypatch)
+        with use_backend(EMULATED[0]):
+            yield torch.device("cpu")
+        return
     name, _, instruction_set = request.param.partition("-")
     _skip_unless_usable(name, instruction_set)
     if instruction_set:

@@ -1,0 +1,215 @@
+"""Builds the emulator (see emulator.h) and offers its operators on torch's CPU tensors, as the backend `cuda-emulated`.
+
+`load("checked")` sees every load and store: bounds, races and traffic; `load("sanitized")` is compiled with
+AddressSanitizer and UBSan, and needs their libraries preloaded. Builds are kept in build/emulator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")]
+RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
+
+_COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas"]
+_VARIANTS = {
+    "checked": ["-O2", "-fsanitize=thread"],
+    "sanitized": [
+        "-O1",
+        "-g",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=undefined",
+        "--param=asan-stack=0",
+    ],
+}  # fmt: skip
+
+
+def compiler() -> str | None:
+    return shutil.which("c++") or shutil.which("g++")
+
+
+def build(variant: str = "checked", kernels: Sequence[Path] = tuple(KERNELS), flags: Sequence[str] = ()) -> Path:
+    """Compiles the kernels and the emulator into one module and gives its path; files that did not change are kept."""
+    import pybind11
+
+    includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
+    kernel_flags = [*_COMMON, *_VARIANTS[variant], *flags, f"-I{CSRC / 'emulator' / 'include'}"]
+    jobs = [(source, ["-x", "c++", *kernel_flags, f"-I{CSRC / 'cuda'}"]) for source in kernels]
+    jobs += [(source, ["-O3", *_COMMON, f"-I{CSRC / 'emulator' / 'include'}", *includes]) for source in RUNTIME]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda job: _compile(*job), jobs))
+    module = _kept(objects, "maskmatch_emulator.so", [variant])
+    if not module.exists():
+        sanitizers = ["-fsanitize=address,undefined"] if variant == "sanitized" else []
+        _run([compiler() or "c++", "-shared", *sanitizers, *map(str, objects), "-o", f"{module}.new"])
+        os.replace(f"{module}.new", module)
+    return module
+
+
+def _compile(source: Path, flags: list[str]) -> Path:
+    headers = [path for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cuh") or path.name == "cassert"]
+    target = _kept([source, *headers], f"{source.stem}.o", flags)
+    if not target.exists():
+        _run([compiler() or "c++", *flags, "-c", str(source), "-o", f"{target}.new"])
+        os.replace(f"{target}.new", target)
+    return target
+
+
+def _kept(inputs: Sequence[Path], name: str, flags: Sequence[str]) -> Path:
+    """Where what is made from these files with these flags is kept."""
+    digest = hashlib.sha256(" ".join(flags).encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    folder = ROOT / "build" / "emulator" / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"`{' '.join(command)}` failed:\n{result.stderr}")
+
+
+def load_module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("maskmatch_emulator", path)
+    assert spec is not None and spec.loader is not None  # noqa: S101 - a file that was just built
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def load(variant: str = "checked") -> Emulated:
+    return Emulated(load_module(build(variant)))
+
+
+def _array(tensor: Tensor | None) -> np.ndarray | None:
+    """The memory of a contiguous tensor; bfloat16, which numpy does not know, as uint16."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+class Emulated:
+    """The operators with the arguments and results of `maskmatch.ops.reference`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def patch_mask(
+        self,
+        images: Tensor,
+        patch_size: int,
+        mask_ratio: float,
+        seeds: Tensor,
+        strategy: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        fill: Sequence[float],
+    ) -> tuple[Tensor, Tensor]:
+        from maskmatch.ops.reference import hidden_patches, memory_format
+
+        count, _, height, width = images.shape
+        rows, columns = -(-height // patch_size), -(-width // patch_size)
+        layout = memory_format(images)
+        images = images.contiguous(memory_format=layout)
+        dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
+        output = torch.empty_like(images, dtype=dtype, memory_format=layout)
+        grid = torch.empty(count, rows, columns, dtype=torch.bool)
+        channels_last = layout == torch.channels_last
+        unit = 255 if images.dtype == torch.uint8 else 1
+        self.module.patch_mask(
+            _flat(images, channels_last), list(images.shape), channels_last, patch_size,
+            hidden_patches(rows * columns, mask_ratio), _array(seeds.contiguous()),
+            ("random", "block", "grid").index(strategy), [1 / (unit * s) for s in std],
+            [-m / s for m, s in zip(mean, std, strict=True)],
+            [(f - m) / s for f, m, s in zip(fill, mean, std, strict=True)],
+            _flat(output, channels_last), _array(grid),
+        )  # fmt: skip
+        return output, grid
+
+    def multiscale_pseudo_label(
+        self,
+        logits: Sequence[Tensor],
+        height: int,
+        width: int,
+        flipped: Sequence[bool],
+        weights: Sequence[float],
+        average: str,
+        align_corners: bool,
+    ) -> tuple[Tensor, Tensor]:
+        label = torch.empty(logits[0].shape[0], height, width, dtype=torch.uint8)
+        confidence = torch.empty(label.shape)
+        self.module.multiscale_pseudo_label(
+            [_array(scale.contiguous()) for scale in logits], list(flipped), list(weights),
+            average == "probability", align_corners, _array(label), _array(confidence),
+        )  # fmt: skip
+        return label, confidence
+
+    def upsample_cross_entropy(self, logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        loss, counts = _CrossEntropy.apply(self.module, logits, *rest)
+        return loss, counts
+
+
+def _flat(images: Tensor, channels_last: bool) -> np.ndarray | None:
+    """The images in the order of memory."""
+    return _array(images.permute(0, 2, 3, 1) if channels_last else images)
+
+
+_LOSS, _LOSS_AND_GRADIENT, _GRADIENT = range(3)  # LossMode of upsample_cross_entropy.cuh
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """As csrc/cuda/upsample_cross_entropy.cpp and maskmatch/ops/_upsample_cross_entropy_op.py together."""
+
+    @staticmethod
+    def forward(ctx: Any, module: ModuleType, logits: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        *maps_and_options, per_pixel = rest
+        inputs = [v.contiguous() if isinstance(v, Tensor) else v for v in (logits, target, *maps_and_options)]
+        with_gradient = ctx.needs_input_grad[1]
+        counts = torch.empty(2, dtype=torch.int64)
+        loss = torch.empty(target.shape if per_pixel else ())
+        log_sum = torch.empty(target.shape) if per_pixel and with_gradient else None
+        gradient = torch.empty(logits.shape) if with_gradient and not per_pixel else None
+        _call(
+            module, _LOSS if gradient is None else _LOSS_AND_GRADIENT, inputs, None, log_sum,
+            loss if per_pixel else None, gradient, None if per_pixel else loss, counts,
+        )  # fmt: skip
+        ctx.module, ctx.inputs, ctx.log_sum, ctx.gradient = module, inputs, log_sum, gradient
+        ctx.mark_non_differentiable(counts)
+        return loss, counts
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        logits = ctx.inputs[0]
+        if ctx.log_sum is None:
+            gradient = (ctx.gradient * gradients[0]).to(logits.dtype)
+        else:
+            gradient = torch.empty(logits.shape, dtype=logits.dtype)
+            upstream = gradients[0].float().contiguous()
+            _call(ctx.module, _GRADIENT, ctx.inputs, upstream, ctx.log_sum, None, gradient, None, None)
+        return None, gradient, *[None] * 9
+
+
+def _call(module: ModuleType, mode: int, inputs: list[Any], *outputs: Tensor | None) -> None:
+    arguments = [_array(value) if isinstance(value, Tensor) else value for value in inputs]
+    module.upsample_cross_entropy(mode, *arguments, *map(_array, outputs))

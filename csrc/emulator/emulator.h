@@ -1,0 +1,75 @@
+// Runs CUDA kernels on one CPU thread, for tests: every thread of a block is a fiber, and blocks run one after the
+// other. Compiled with -fsanitize=thread, whose runtime is replaced by emulator.cpp, the kernels' own loads and stores
+// are seen: they must lie inside the buffers that the caller named, must not race with another thread's since the last
+// barrier, and are counted.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace emulator {
+
+struct Index {
+  unsigned x, y, z;
+};
+
+struct Range {
+  const void* begin;
+  size_t bytes, element_bytes;
+};
+
+// ---- for the host ----
+
+// What the kernels did since `reset`. Sectors are 32 bytes; each counts once a block for loads and once for stores.
+struct Counts {
+  int64_t sectors_loaded, sectors_stored;
+  int64_t loads, stores;  // a thread's accesses to global memory
+  int64_t specials;       // exponentials and logarithms
+};
+
+// Names the global memory that kernels may use, sets the order of threads and blocks (0: ascending, else a shuffle of
+// that seed), and clears the counts.
+void reset(const Range* buffers, size_t count, uint64_t order);
+Counts counts();
+
+// Runs function(call.begin) once for every thread; `call` holds the kernel's arguments. Throws std::runtime_error with
+// what a thread did wrong.
+void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range call, void (*function)(const void*));
+
+// ---- for kernels ----
+
+[[noreturn]] void fail(const char* what);
+
+void* dynamic_shared();
+
+// `line` tells one barrier from another: threads that wait at different ones are an error, as are threads that end
+// while others wait.
+void block_barrier(int line);
+bool block_or(int line, bool predicate);
+void warp_barrier(int line);
+
+// Lanes exchange 8 bytes: all lanes of `mask` wait for each other, then each reads slot `source`.
+uint64_t exchange(int line, uint32_t mask, uint64_t value, int source);
+uint32_t ballot(int line, uint32_t mask, bool predicate);
+int lane();
+
+template <class Value>
+Value shuffle(int line, uint32_t mask, Value value, int (*source_of)(int lane, int by), int by) {
+  static_assert(sizeof(Value) <= sizeof(uint64_t), "a shuffle moves up to 8 bytes");
+  const int source = source_of(lane(), by);
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  bits = exchange(line, mask, bits, source >= 0 && source < 32 ? source : lane());
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+int atomic_add(int* address, int value);
+
+float counted(float special);
+
+}  // namespace emulator
+
+// Where the running fiber is.
+extern emulator::Index threadIdx, blockIdx, blockDim, gridDim;

@@ -1,0 +1,7 @@
+// The types of CUDA's runtime that host code sees.
+#pragma once
+
+#include <cstddef>
+
+enum cudaError_t { cudaSuccess };
+using cudaStream_t = void*;

@@ -33,7 +33,7 @@ def config_parser(prog: str, description: str) -> Parser:
     """The options that commands share: --config, and every part of Config."""
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")
-    parser.add_class_arguments(Config, skip={"fused", "output", "resume"})
+    parser.add_class_arguments(Config, skip={"fused", "init_from", "output", "resume", "dry_run"})
     parser.add_argument(
         "--fused",
         action=ActionYesNo(yes_prefix="", no_prefix="no-"),
@@ -48,6 +48,18 @@ def train_parser() -> Parser:
     parser = config_parser(
         "maskmatch.train",
         "Train a segmentation network on few labelled and many unlabelled images with MaskMatch.",
+    )
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        default=None,
+        help="Run, checkpoint or file of weights whose whole network to start from; the classes may be others.",
+    )
+    parser.add_argument(
+        "--dry_run",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=Config.dry_run,
+        help="Print what memory a training step will need, and which switches would save how much; then leave.",
     )
     parser.add_argument(
         "--output", type=str | None, default=None, help="Folder of the run; default runs/NAME-DATE-TIME."

@@ -161,6 +161,8 @@ class TrainConfig:
     branches: Literal["sequential", "joint"] = "sequential"
     """`sequential`: each branch's forward, then its backward, to save memory; `joint`: all in one forward, for
     networks without BatchNorm."""
+    checkpoint_activations: bool = False
+    """Keep only the inputs of the network's blocks and compute the rest again in the backward pass, to save memory."""
     validate_every: int | None = None
     """Steps between validations; default a tenth of the run."""
     checkpoint_every: int | None = None
@@ -185,6 +187,8 @@ class Config:
     """Folder of the run; default a new runs/NAME-DATE-TIME."""
     resume: str = "never"
     """`never`, `auto` (from the last checkpoint, or step 0 where there is none) or a checkpoint's path."""
+    dry_run: bool = False
+    """Print what memory a training step will need, and leave."""
 
 
 def validate(config: Config) -> None:

@@ -21,6 +21,11 @@ def _train(argv: Sequence[str]) -> None:
         with stop.raising():
             from maskmatch.training import train
 
+            if config.dry_run:
+                from maskmatch.training.memory import report
+
+                print(report(config))
+                return
         train(config, stop=stop)
 
 

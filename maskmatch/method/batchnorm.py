@@ -13,14 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     """Inside, forwards in training mode normalise with the batch's statistics, but record them only if `update`."""
     norms = [] if update else [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def has_batchnorm(network: nn.Module) -> bool:

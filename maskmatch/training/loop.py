@@ -31,14 +31,14 @@ from maskmatch.data import (
 )
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
-from maskmatch.method import MaskMatch, Teacher
+from maskmatch.method import Teacher
 from maskmatch.models import Student, build_student, check_crop, init_from
 from maskmatch.signals import StopError, StopSignal
 from maskmatch.training import checkpoint
 from maskmatch.training.readback import Readback
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
 from maskmatch.training.schedules import resolve
-from maskmatch.training.step import TrainStep
+from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import Display, MetricsLog
 
 LOG_EVERY = 10  # steps
@@ -194,15 +194,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
 
     network = student.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     teacher = Teacher(network, config.method.ema_momentum or 0.0)
-    method = MaskMatch(
-        config.method,
-        mean=student.mean,
-        std=student.std,
-        size_multiple=student.size_multiple,
-        min_size=student.min_size,
-        align_corners=student.align_corners,
-    )
-    train_step = TrainStep(network, teacher, method, config.train)
+    train_step = TrainStep(network, teacher, make_method(config.method, student), config.train)
     data = fingerprint(dataset, seed=config.train.seed, global_batch=config.train.batch_size)
     state, notes = resume(config, data, folder, network, teacher.network)
     if state:

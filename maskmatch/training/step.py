@@ -12,12 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from maskmatch.batch import Batch
-from maskmatch.config import TrainConfig
+from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.errors import UserError
 from maskmatch.method import DIVISORS, MaskMatch, PseudoLabels, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
+from maskmatch.models import Student
+from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.phases import Phases
 from maskmatch.training.schedules import make_optimizer, set_learning_rate
+
+
+def make_method(config: MethodConfig, student: Student) -> MaskMatch:
+    """The method for a student."""
+    return MaskMatch(
+        config,
+        mean=student.mean,
+        std=student.std,
+        size_multiple=student.size_multiple,
+        min_size=student.min_size,
+        align_corners=student.align_corners,
+    )
 
 
 class TrainStep:
@@ -39,6 +53,13 @@ class TrainStep:
                 "train.branches joint would mix the branches' statistics in this network's BatchNorm: "
                 "take sequential, or a network without BatchNorm"
             )
+        if config.checkpoint_activations:
+            if config.compile:
+                raise UserError(
+                    "train.checkpoint_activations and train.compile exclude each other: torch.compile chooses by "
+                    "itself what it keeps"
+                )
+            checkpoint_activations(network)
         self.network, self.teacher, self.method, self.config = network, teacher, method, config
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)

@@ -1,4 +1,4 @@
-"""upsample_cross_entropy as torch.ops.maskmatch.*: fakes and autograd.
+"""upsample_cross_entropy as an operator of torch, compiled or of Triton kernels: fakes and autograd.
 
 The summed loss computes its gradient in the forward, where the powers are at hand; the backward only scales it. The
 per-pixel loss saves log sum exp, [N, H, W], and has a backward of its own.
@@ -6,32 +6,13 @@ per-pixel loss saves log sum exp, [N, H, W], and has a backward of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from maskmatch.ops import _backend, _library
-
-
-def _compiled(
-    logits: Tensor,
-    target: Tensor,
-    confidence: Tensor | None,
-    threshold: float,
-    pixel_weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    align_corners: bool,
-    per_pixel: bool,
-) -> tuple[Tensor, Tensor]:
-    with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    loss, counts, _ = torch.ops.maskmatch.upsample_cross_entropy(
-        logits, target, confidence, threshold, pixel_weight, class_weight,
-        ignore_index, label_smoothing, align_corners, per_pixel, with_gradient,
-    )  # fmt: skip
-    return loss, counts
 
 
 def fake(logits: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,24 +41,52 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
         ctx.save_for_backward(saved)
 
 
-def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tensor) -> Tensor:
     """The gradient of the logits, in their dtype; all else is a constant."""
     if not ctx.with_gradient:
         raise RuntimeError("upsample_cross_entropy was called with with_gradient=False, so it has no gradient")
-    if ctx.per_pixel:
-        logits, target, log_sum, confidence, pixel_weight, class_weight = ctx.saved_tensors
-        gradient = torch.ops.maskmatch.upsample_cross_entropy_backward(
-            grad_loss.to(torch.float32), logits, target, log_sum, confidence, ctx.threshold, pixel_weight,
-            class_weight, ctx.ignore_index, ctx.label_smoothing, ctx.align_corners,
-        )  # fmt: skip
-    else:
+    if not ctx.per_pixel:
         (saved,) = ctx.saved_tensors
-        gradient = (saved * grad_loss).to(ctx.dtype)
-    return gradient, *[None] * 10
+        return (saved * grad_loss).to(ctx.dtype)
+    logits, target, log_sum, confidence, pixel_weight, class_weight = ctx.saved_tensors
+    return backward_operator(
+        grad_loss.to(torch.float32), logits, target, log_sum, confidence, ctx.threshold, pixel_weight,
+        class_weight, ctx.ignore_index, ctx.label_smoothing, ctx.align_corners,
+    )  # fmt: skip
+
+
+def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Give torch.ops.NAMESPACE's operators their fakes and autograd; returns the function that a backend offers."""
+    operators = getattr(torch.ops, namespace)
+
+    def gradients(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return backward(ctx, operators.upsample_cross_entropy_backward, grad_loss), *[None] * 10
+
+    torch.library.register_fake(f"{namespace}::upsample_cross_entropy", fake)
+    torch.library.register_fake(f"{namespace}::upsample_cross_entropy_backward", fake_backward)
+    torch.library.register_autograd(f"{namespace}::upsample_cross_entropy", gradients, setup_context=setup_context)
+
+    def run(
+        logits: Tensor,
+        target: Tensor,
+        confidence: Tensor | None,
+        threshold: float,
+        pixel_weight: Tensor | None,
+        class_weight: Tensor | None,
+        ignore_index: int,
+        label_smoothing: float,
+        align_corners: bool,
+        per_pixel: bool,
+    ) -> tuple[Tensor, Tensor]:
+        with_gradient = torch.is_grad_enabled() and logits.requires_grad
+        loss, counts, _ = operators.upsample_cross_entropy(
+            logits, target, confidence, threshold, pixel_weight, class_weight,
+            ignore_index, label_smoothing, align_corners, per_pixel, with_gradient,
+        )  # fmt: skip
+        return loss, counts
+
+    return run
 
 
 if _library.problems["cpp"] is None:
-    torch.library.register_fake("maskmatch::upsample_cross_entropy", fake)
-    torch.library.register_fake("maskmatch::upsample_cross_entropy_backward", fake_backward)
-    torch.library.register_autograd("maskmatch::upsample_cross_entropy", backward, setup_context=setup_context)
-    _backend.register_compiled("upsample_cross_entropy", _compiled)
+    _backend.register_compiled("upsample_cross_entropy", attach("maskmatch"))

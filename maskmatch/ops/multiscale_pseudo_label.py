@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -105,19 +105,6 @@ def _check_weights(weights: list) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _compiled(
-    logits: list[Tensor],
-    height: int,
-    width: int,
-    flipped: list[bool],
-    weights: list[float],
-    average: str,
-    align_corners: bool,
-) -> tuple[Tensor, Tensor]:
-    flips = [int(flip) for flip in flipped]
-    return torch.ops.maskmatch.multiscale_pseudo_label(logits, height, width, flips, weights, average, align_corners)
-
-
 def fake(logits: list[Tensor], height: int, width: int, *_: object) -> tuple[Tensor, Tensor]:
     """Shapes and dtypes of the results."""
     if not logits:
@@ -127,6 +114,25 @@ def fake(logits: list[Tensor], height: int, width: int, *_: object) -> tuple[Ten
     return logits[0].new_empty(shape, dtype=torch.uint8), logits[0].new_empty(shape, dtype=torch.float32)
 
 
+def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Give torch.ops.NAMESPACE's operator its fake; returns the function that a backend offers."""
+    operators = getattr(torch.ops, namespace)
+    torch.library.register_fake(f"{namespace}::multiscale_pseudo_label", fake)
+
+    def run(
+        logits: list[Tensor],
+        height: int,
+        width: int,
+        flipped: list[bool],
+        weights: list[float],
+        average: str,
+        align_corners: bool,
+    ) -> tuple[Tensor, Tensor]:
+        flips = [int(flip) for flip in flipped]
+        return operators.multiscale_pseudo_label(logits, height, width, flips, weights, average, align_corners)
+
+    return run
+
+
 if _library.problems["cpp"] is None:
-    torch.library.register_fake("maskmatch::multiscale_pseudo_label", fake)
-    _backend.register_compiled("multiscale_pseudo_label", _compiled)
+    _backend.register_compiled("multiscale_pseudo_label", attach("maskmatch"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -97,19 +97,6 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> list[floa
     return [check_number(f"{name}[{i}]", value, -1e6, 1e6) for i, value in enumerate(values)]
 
 
-def _compiled(
-    images: Tensor,
-    patch_size: int,
-    mask_ratio: float,
-    seeds: Tensor,
-    strategy: str,
-    mean: Sequence[float],
-    std: Sequence[float],
-    fill: Sequence[float],
-) -> tuple[Tensor, Tensor]:
-    return torch.ops.maskmatch.patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
-
-
 def fake(images: Tensor, patch_size: int, *rest: Any) -> tuple[Tensor, Tensor]:
     """Shapes, dtypes and layouts of the results."""
     check_tensor("images", images, "[N, C, H, W]", _IMAGE_DTYPES)
@@ -131,14 +118,32 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 
 def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    """The visible pixels' gradients, divided by std."""
+    """The visible pixels' gradients, divided by std: a number a channel, so that nothing waits for the device."""
     (grid,) = ctx.saved_tensors
-    std = torch.tensor(ctx.std, dtype=grad_output.dtype, device=grad_output.device)
-    hidden = spread_grid(grid, ctx.patch_size, *grad_output.shape[-2:])
-    return torch.where(hidden, 0, grad_output / std[:, None, None]), *[None] * 7
+    visible = torch.stack([channel / std for channel, std in zip(grad_output.unbind(1), ctx.std, strict=True)], dim=1)
+    return torch.where(spread_grid(grid, ctx.patch_size, *grad_output.shape[-2:]), 0, visible), *[None] * 7
+
+
+def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Give torch.ops.NAMESPACE's operator its fake and autograd; returns the function that a backend offers."""
+    operators = getattr(torch.ops, namespace)
+    torch.library.register_fake(f"{namespace}::patch_mask", fake)
+    torch.library.register_autograd(f"{namespace}::patch_mask", backward, setup_context=setup_context)
+
+    def run(
+        images: Tensor,
+        patch_size: int,
+        mask_ratio: float,
+        seeds: Tensor,
+        strategy: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        fill: Sequence[float],
+    ) -> tuple[Tensor, Tensor]:
+        return operators.patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
+
+    return run
 
 
 if _library.problems["cpp"] is None:
-    torch.library.register_fake("maskmatch::patch_mask", fake)
-    torch.library.register_autograd("maskmatch::patch_mask", backward, setup_context=setup_context)
-    _backend.register_compiled("patch_mask", _compiled)
+    _backend.register_compiled("patch_mask", attach("maskmatch"))

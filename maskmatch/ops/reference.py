@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from maskmatch.ops.philox import PATCH_MASK_DOMAIN, philox4x32
 
-_KEY_STREAM = 0
-_OFFSET_STREAM = 1
+KEY_STREAM = 0
+OFFSET_STREAM = 1
 _BAYER_BITS = 3  # an 8 x 8 threshold matrix
 
 
@@ -43,14 +43,14 @@ def patch_order(rows: int, columns: int, seeds: Tensor, strategy: str) -> Tensor
     column = torch.arange(columns, device=seeds.device)[None, None, :]
     seeds = seeds[:, None, None]
     if strategy == "random":
-        return philox4x32(seeds, row * columns + column, _KEY_STREAM, PATCH_MASK_DOMAIN)[0]
-    row_word, column_word, _, _ = philox4x32(seeds, torch.zeros_like(seeds), _OFFSET_STREAM, PATCH_MASK_DOMAIN)
+        return philox4x32(seeds, row * columns + column, KEY_STREAM, PATCH_MASK_DOMAIN)[0]
+    row_word, column_word, _, _ = philox4x32(seeds, torch.zeros_like(seeds), OFFSET_STREAM, PATCH_MASK_DOMAIN)
     if strategy == "block":
         side = max(2, (min(rows, columns) + 3) // 4)
         blocks_across = (columns + side - 1) // side + 1
         block_row = (row + row_word % side) // side
         block_column = (column + column_word % side) // side
-        return philox4x32(seeds, block_row * blocks_across + block_column, _KEY_STREAM, PATCH_MASK_DOMAIN)[0]
+        return philox4x32(seeds, block_row * blocks_across + block_column, KEY_STREAM, PATCH_MASK_DOMAIN)[0]
     row, column = row + (row_word & 7), column + (column_word & 7)
     key = torch.zeros_like(row + column)
     for bit in range(_BAYER_BITS):
@@ -159,7 +159,7 @@ def upsample_cross_entropy(
     classes = logits.shape[1]
     log_probability = _resize(logits, height, width, align_corners).log_softmax(dim=1)
     valid = target != ignore_index
-    _check_labels(target, valid, classes, ignore_index)
+    check_labels(target, valid, classes, ignore_index)
     index = torch.where(valid, target, 0).long()
     loss = -log_probability.gather(1, index[:, None])[:, 0]
     if class_weight is not None:
@@ -175,7 +175,7 @@ def upsample_cross_entropy(
     return (loss if per_pixel else loss.sum()), counts
 
 
-def _check_labels(target: Tensor, valid: Tensor, classes: int, ignore_index: int) -> None:
+def check_labels(target: Tensor, valid: Tensor, classes: int, ignore_index: int) -> None:
     """Raises on the CPU; elsewhere and in a compiled graph gather's own check must do, as this one would wait."""
     if target.device.type != "cpu" or torch.compiler.is_compiling():
         return

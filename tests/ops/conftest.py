@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from maskmatch.ops import _backend, info, use_backend
+from maskmatch.ops.triton import INTERPRETED
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
 import emulated
@@ -22,7 +23,7 @@ def _skip_unless_usable(name: str, instruction_set: str) -> None:
     found = info()
     if name not in found["available"]:
         pytest.skip(f"backend {name} is not installed: {found['problems'].get(name, 'no such library')}")
-    if name in ("cuda", "triton") and not torch.cuda.is_available():
+    if _device(name) == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     if instruction_set and instruction_set not in found["instruction_sets"]:
         pytest.skip(f"{instruction_set} is not compiled in")
@@ -30,6 +31,10 @@ def _skip_unless_usable(name: str, instruction_set: str) -> None:
     flags = _cpu_flags()
     if instruction_set in has and flags and not any(f.startswith(has[instruction_set]) for f in flags):
         pytest.skip(f"this CPU has no {instruction_set}")
+
+
+def _device(name: str) -> str:
+    return "cuda" if name == "cuda" or (name == "triton" and not INTERPRETED) else "cpu"
 
 
 def _cpu_flags() -> set[str]:
@@ -61,7 +66,10 @@ def _marks(name: str) -> list[pytest.MarkDecorator]:
 
 @pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in [*BACKENDS, *EMULATED]])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    """Runs the test on a backend (on the CPU with each instruction set); gives the device to use."""
+    """Runs the test on a backend (on the CPU with each instruction set); gives the device to use.
+
+    Triton's kernels run on the CPU in a process with TRITON_INTERPRET=1: see tests/ops/triton/test_interpreter.py.
+    """
     if request.param in EMULATED:
         _offer_emulator(EMULATED.index(request.param), monkeypatch)
         with use_backend(EMULATED[0]):
@@ -72,7 +80,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     if instruction_set:
         monkeypatch.setenv("MASKMATCH_CPU_CAPABILITY", instruction_set)
     with use_backend(name):
-        yield torch.device("cuda" if name in ("cuda", "triton") else "cpu")
+        yield torch.device(_device(name))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,25 @@ import emulated
 BACKENDS = ["reference", "cpp-default", "cpp-avx2", "cpp-avx512", "cuda", "triton"]
 # The CUDA kernels run on the CPU, the threads and blocks in ascending order and in orders shuffled by a seed.
 EMULATED = ["cuda-emulated", "cuda-emulated-1", "cuda-emulated-2", "cuda-emulated-3"]
+
+
+def _patch_language_once() -> None:
+    """Triton's interpreter patches triton.language anew at every call of one kernel function from another, for 1 ms."""
+    from triton.runtime import interpreter
+
+    patch, patched = interpreter._patch_lang, set()
+
+    def once(function: Callable[..., None]) -> interpreter._LangPatchScope:
+        if function not in patched:
+            patched.add(function)
+            patch(function)
+        return interpreter._LangPatchScope()  # with nothing to restore
+
+    interpreter._patch_lang = once
+
+
+if INTERPRETED:
+    _patch_language_once()
 
 
 def _skip_unless_usable(name: str, instruction_set: str) -> None:

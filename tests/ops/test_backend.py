@@ -82,6 +82,19 @@ print([str(w.message) for w in caught], o.info()["available"])
     assert "backend cpp has no multiscale_pseudo_label: the package was installed without it" in forced.stderr
 
 
+@pytest.mark.slow
+def test_triton_where_it_can_run() -> None:
+    code = "import maskmatch.ops as o; print('triton' in o.info()['available'], o.info()['problems'].get('triton'))"
+    without_device = {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "0"}
+    assert python(code, **without_device).stdout.strip() == "False there is no CUDA device"
+    forced = python("import maskmatch.ops as o; o.use_backend('triton')", **without_device)
+    assert forced.stderr.endswith("RuntimeError: backend triton cannot be used: there is no CUDA device\n")
+    missing = "import sys; sys.modules['triton'] = None; " + code
+    assert python(missing, TRITON_INTERPRET="1").stdout.startswith("False triton cannot be imported: ")
+    pytest.importorskip("triton")
+    assert python(code, TRITON_INTERPRET="1").stdout.strip() == "True None"
+
+
 @pytest.mark.skipif("cpp" not in info()["available"], reason="no compiled operators")
 def test_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKMATCH_CPU_CAPABILITY", "default")

@@ -1,4 +1,4 @@
-"""Triton kernel of multiscale_pseudo_label: all classes of a few pixels of one row stay in registers over the scales."""
+"""Triton kernel of multiscale_pseudo_label: all classes of a few pixels stay in registers over all scales."""
 
 from __future__ import annotations
 

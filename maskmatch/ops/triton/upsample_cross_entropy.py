@@ -1,4 +1,4 @@
-"""Triton kernels of upsample_cross_entropy: one pass over the pixels for the loss, one over the inputs for the gradient.
+"""Triton kernels of upsample_cross_entropy: a pass over the pixels for the loss, one over the inputs for the gradient.
 
 The loss kernel holds all classes of a few pixels of one row in registers. The gradient kernel owns elements of the
 low-resolution gradient and gathers what their pixels send, with softmax from the stored log sum exp, so that nothing is
@@ -34,23 +34,23 @@ _STRIDES = ("stride_image", "stride_class", "stride_row", "stride_column")
 
 @triton.jit
 def _read_pixels(
-    pixel, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
+    line, x, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
 ):  # fmt: skip
     """Label (-1 where there is none), whether it counts, whether it is confident, its weight and its class's weight.
 
-    pixel: offsets into the maps; inside: which of them exist.
+    line: offset of a row of pixels in the maps; x: pixels of it; inside: which of them exist.
     """
-    label = tl.load(target + pixel, mask=inside, other=0).to(tl.int64)
+    label = tl.load(target + line + x, mask=inside, other=0).to(tl.int64)
     valid = inside & (label != ignore_index)
     known = (label >= 0) & (label < classes)
     tl.device_assert(known | (valid == 0), "target must hold classes or ignore_index")
     label = tl.where(valid & known, label, -1).to(tl.int32)
     kept = valid
     if confidence is not None:
-        kept = kept & (tl.load(confidence + pixel, mask=inside, other=0.0) >= threshold)
+        kept = kept & (tl.load(confidence + line + x, mask=inside, other=0.0) >= threshold)
     weight = tl.where(kept, 1.0, 0.0)
     if pixel_weight is not None:
-        weight = tl.where(kept, tl.load(pixel_weight + pixel, mask=inside, other=0.0), 0.0)
+        weight = tl.where(kept, tl.load(pixel_weight + line + x, mask=inside, other=0.0), 0.0)
     label_weight = tl.where(label >= 0, 1.0, 0.0)
     if class_weight is not None:
         label_weight = tl.load(class_weight + label, mask=label >= 0, other=0.0)
@@ -93,9 +93,8 @@ def loss_kernel(
     largest = tl.max(value, axis=0)
     log_total = largest + tl.log(tl.sum(tl.exp(value - largest[None, :]), axis=0))
 
-    pixel = line * width + x
     label, valid, kept, weight, label_weight = _read_pixels(
-        pixel, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
+        line * width, x, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
     )
     at_label = tl.sum(tl.where(c[:, None] == label[None, :], value, 0.0), axis=0)
     loss = label_weight * (log_total - at_label)
@@ -107,9 +106,9 @@ def loss_kernel(
     loss = tl.where(kept, weight * loss, 0.0)
 
     if log_sum is not None:
-        tl.store(log_sum + pixel, log_total, mask=inside)
+        tl.store(log_sum + line * width + x, log_total, mask=inside)
     if pixel_loss is not None:
-        tl.store(pixel_loss + pixel, loss, mask=inside)
+        tl.store(pixel_loss + line * width + x, loss, mask=inside)
     tl.store(partial_loss + program, tl.sum(loss, axis=0))
     tl.store(partial_counts + program, tl.sum(valid.to(tl.int32), axis=0))
     tl.store(partial_counts + tl.num_programs(0) + program, tl.sum(kept.to(tl.int32), axis=0))
@@ -126,9 +125,9 @@ def gradient_kernel(
 ):  # fmt: skip
     """The gradient of BLOCK_CLASSES classes at BAND rows x (BLOCK_COLUMNS - 1) columns of one image.
 
-    Resizing is separable, and so is its adjoint. The pixels between two input rows are first summed into each of the two
-    at full width; then the pixels between two input columns, BLOCK_STEPS of them at a time, into each of these two. The
-    pixels left of a program's first column are another program's too, and both compute them.
+    Resizing is separable, and so is its adjoint. What the pixels between two input rows send to either is first summed
+    at full width; then what those between two input columns, BLOCK_STEPS at a time, send to either of these.
+    The pixels before a program's first row and column are another program's too, and both compute them.
 
     gradient: [N, C, h, w] fp32, contiguous, written.
     logits: [N, C, h, w] fp32, fp16 or bf16 with the strides given.
@@ -196,14 +195,14 @@ def gradient_kernel(
             end_y = first_output(row + 1, input_height, height, ALIGN_CORNERS, tl.int64)
             for y in range(begin_y, end_y):
                 _row, _next, row_fraction = sample(y, input_height, height, ALIGN_CORNERS, tl.int64)
-                pixel = (n * height + y) * width + x
+                line = (n * height + y) * width
                 label, _valid, kept, weight, label_weight = _read_pixels(
-                    pixel, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
+                    line, x, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
                 )
                 if grad_output is not None:
-                    weight *= tl.load(grad_output + pixel, mask=kept, other=0.0)
+                    weight *= tl.load(grad_output + line + x, mask=kept, other=0.0)
                 # Where nothing is kept all weights are zero, and exp(-inf) keeps their powers finite.
-                log_total = tl.load(log_sum + pixel, mask=kept, other=float("inf"))
+                log_total = tl.load(log_sum + line + x, mask=kept, other=float("inf"))
                 probability = tl.exp(blend(above, below, row_fraction) - log_total[None, :])
                 one_hot = weight * label_weight
                 if SMOOTHED:
@@ -338,6 +337,7 @@ def _gradient(
                 *logits.stride(), classes, input_height, input_width, height, width,
                 threshold, ignore_index, label_smoothing, label_smoothing > 0, align_corners,
                 index_type(logits, width), _BAND, block_classes, block_columns, block_steps,
+                maxnreg=168,  # three programs on a multiprocessor; by itself ptxas stops at 128 and spills
             )  # fmt: skip
     return gradient
 

@@ -1,14 +1,13 @@
 """Every Triton kernel, compiled ahead of time as it would be launched, for devices that need not be here.
 
-`pytest tests/ops/triton/test_cubins.py -s` lists registers, shared memory and stack. The operators' own Python runs on CPU
-tensors, with a driver that only names a target: what is compiled is what a device would be given, specialised as there.
+`pytest tests/ops/triton/test_cubins.py -s` lists registers, shared memory and stack. The operators' own Python runs on
+CPU tensors, with a driver that only names a target: what is compiled is what a device would get, specialised as there.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ class Target:
 
 
 @pytest.fixture(params=CAPABILITIES, ids=lambda capability: f"sm_{capability}")
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Any]]:
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     """The kernels that are compiled, not launched, from here on."""
     kernels: list[Any] = []
     run = JITFunction.run
@@ -60,9 +59,8 @@ def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     monkeypatch.setattr(JITFunction, "run", compile_only)
-    driver.set_active(Target(request.param))
-    yield kernels
-    driver.reset_active()
+    monkeypatch.setattr(driver, "_active", Target(request.param))
+    return kernels
 
 
 def check(kernels: list[Any], names: set[str], folder: Path) -> None:

@@ -319,7 +319,7 @@ def test_drawn_cases(backend: torch.device, data: st.DataObject) -> None:
 IMAGE_DTYPES = [torch.uint8, *DTYPES]
 IMAGE_SHAPES = [(3, 3, 40, 50), (2, 1, 7, 9), (1, 5, 1, 1), (2, 3, 33, 16), (0, 3, 8, 8)]
 if INTERPRETED:
-    IMAGE_SHAPES = [(3, 3, 9, 30), (1, 5, 1, 1), (2, 1, 3, 8), (0, 3, 8, 8)]
+    IMAGE_SHAPES = [(2, 3, 5, 18), (1, 5, 1, 1), (3, 1, 2, 9), (0, 3, 8, 8)]
 # fp32 images: 3e-7 seen at values up to 5; half-precision ones are rounded once.
 IMAGE_TOLERANCE = {torch.uint8: 2e-6, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 if INTERPRETED:  # Triton's interpreter cuts fp32 off to bf16 where a device rounds

@@ -136,7 +136,7 @@ def test_patch_mask(compiled: list[Any], dtype: torch.dtype, tmp_path: Path) -> 
     numbers = [0.5, 0.25, 0.125]
     for layout in (torch.contiguous_format, torch.channels_last):
         images = torch.zeros(2, 3, 321, 320, dtype=dtype).contiguous(memory_format=layout)
-        for strategy in ("random", "block", "grid"):
+        for strategy in ("random", "block", "grid") if dtype == torch.uint8 else ("random",):
             patch_mask.patch_mask(images, 16, 0.7, torch.arange(2), strategy, numbers, numbers, numbers)
         patch_mask.patch_mask(images, 16, 0.0, torch.arange(2), "random", numbers, numbers, numbers)
     check(compiled, {"key_kernel", "select_kernel", "normalize_kernel"}, tmp_path)

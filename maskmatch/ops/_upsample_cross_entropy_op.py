@@ -43,6 +43,8 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tensor) -> Tensor:
     """The gradient of the logits, in their dtype; all else is a constant."""
+    if torch.is_grad_enabled():  # create_graph=True: the second derivative would silently be zero
+        raise RuntimeError("upsample_cross_entropy has no second derivative: use the reference backend, or detach")
     if not ctx.with_gradient:
         raise RuntimeError("upsample_cross_entropy was called with with_gradient=False, so it has no gradient")
     if not ctx.per_pixel:

@@ -53,6 +53,13 @@ def test_opcheck_of_cross_entropy(per_pixel: bool, dtype: torch.dtype) -> None:
     )
 
 
+@pytest.fixture
+def backend(backend: torch.device) -> torch.device:
+    if info()["backend"] not in ("reference", "cpp", "cuda", "triton"):
+        pytest.skip("emulated kernels are not torch's operators")
+    return backend
+
+
 class Step(nn.Module):
     """From images to a scalar loss by way of all three operators."""
 
@@ -94,13 +101,14 @@ def test_traced_step_gives_the_same_numbers(fast_backend: torch.device, dynamic:
 
 
 @pytest.mark.slow
-def test_compiled_step_gives_the_same_numbers() -> None:
-    if "cpp" not in info()["available"]:
+@pytest.mark.parametrize("name", ["reference", "cpp"])
+def test_compiled_step_gives_the_same_numbers(name: str) -> None:
+    if name not in info()["available"]:
         pytest.skip("no compiled operators")
     torch.manual_seed(0)
     torch._dynamo.reset()
     step = Step()
-    with use_backend("cpp"):
+    with use_backend(name):
         compare_with_eager(torch.compile(step, fullgraph=True, dynamic=False), step, torch.device("cpu"))
 
 
@@ -164,3 +172,12 @@ def test_asking_for_a_gradient_that_was_not_prepared() -> None:
     )
     with pytest.raises(RuntimeError, match="with_gradient=False"):
         loss.backward()
+
+
+@compiled_only
+@pytest.mark.parametrize("normalize", ["all", "none"])
+def test_second_derivatives_are_refused(normalize: str) -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = upsample_cross_entropy(logits, torch.zeros(1, 9, 9, dtype=torch.uint8), normalize=normalize).sum()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, logits, create_graph=True)

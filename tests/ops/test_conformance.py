@@ -55,6 +55,8 @@ if INTERPRETED:  # which takes 10 ms a row of pixels: the same kinds of shapes, 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 # Relative to |value| + 1 and to the largest |logit|; gradients in norm, fp16 and bf16 ones being rounded once.
+# The worst seen with the C++ code on AVX-512, AVX2 and baseline: values 7e-8, labels that differ 2e-12 apart, mean
+# losses 2e-7; gradients 8e-5 at logits of 1e4 and 4e-7 else, in fp16 2.4e-4, in bf16 2.4e-3.
 VALUE_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 4e-3, torch.float64: 1e-12}
 
@@ -160,10 +162,16 @@ def test_pseudo_label_layouts(backend: torch.device, layout: str) -> None:
     check_pseudo_label(scales, (31, 33), backend)
 
 
+# Where some classes are too unlikely to matter, where nearly all are, and where powers would not fit a float.
+SPREADS = [12.0, 50.0, 4e3]
+
+
 @pytest.mark.parametrize("average", ["probability", "logit"])
-def test_pseudo_label_of_large_logits(backend: torch.device, average: str) -> None:
-    scales = [draw_logits((1, 6, 5, 5), torch.float32, seed, spread=4e3) for seed in (0, 1)]
+@pytest.mark.parametrize("spread", SPREADS)
+def test_pseudo_label_of_large_logits(backend: torch.device, spread: float, average: str) -> None:
+    scales = [draw_logits((1, 6, 5, 5), torch.float32, seed, spread) for seed in (0, 1)]
     check_pseudo_label(scales, (35, 35), backend, average=average)
+    check_pseudo_label(scales[:1], (35, 35), backend)
 
 
 # ---- upsample_cross_entropy ----
@@ -280,10 +288,16 @@ def test_cross_entropy_layouts(backend: torch.device, layout: str, normalize: st
     check_cross_entropy(logits, target, upstream, backend, threshold=0.5, normalize=normalize, **pixels)
 
 
-def test_cross_entropy_of_large_logits(backend: torch.device) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("normalize", ["all", "none"])
+@pytest.mark.parametrize("spread", SPREADS)
+def test_cross_entropy_of_large_logits(
+    backend: torch.device, spread: float, normalize: str, smoothing: float
+) -> None:
     pixels = draw_pixels((1, 35, 35), 6, 255)
-    logits = draw_logits((1, 6, 5, 5), torch.float32, spread=4e3)
-    check_cross_entropy(logits, pixels["target"], pixels["upstream"], backend, normalize="none")
+    logits = draw_logits((1, 6, 5, 5), torch.float32, spread=spread)
+    options = {"normalize": normalize, "label_smoothing": smoothing}
+    check_cross_entropy(logits, pixels["target"], pixels["upstream"], backend, **options)
 
 
 @settings(

@@ -291,9 +291,7 @@ def test_cross_entropy_layouts(backend: torch.device, layout: str, normalize: st
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("normalize", ["all", "none"])
 @pytest.mark.parametrize("spread", SPREADS)
-def test_cross_entropy_of_large_logits(
-    backend: torch.device, spread: float, normalize: str, smoothing: float
-) -> None:
+def test_cross_entropy_of_large_logits(backend: torch.device, spread: float, normalize: str, smoothing: float) -> None:
     pixels = draw_pixels((1, 35, 35), 6, 255)
     logits = draw_logits((1, 6, 5, 5), torch.float32, spread=spread)
     options = {"normalize": normalize, "label_smoothing": smoothing}

@@ -1,4 +1,4 @@
-"""More than 2 ** 31 pixels. The inputs vary along rows alone, so that the reference of a single column says what is right."""
+"""More than 2 ** 31 pixels. Inputs vary along rows alone, so that the reference of one column says what is right."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ class Dataset:
     val: tuple[Pair, ...]
     test: tuple[Pair, ...]
     mask_table: np.ndarray  # uint8, stored mask value -> class index or IGNORE_INDEX; see files.read_mask
+    truth: Mapping[Path, Path] = field(
+        default_factory=dict
+    )  # masks of unlabelled images, to measure pseudo-labels with
 
     @property
     def num_classes(self) -> int:

@@ -22,6 +22,7 @@ from maskmatch.errors import UserError
 def load_dataset(config: DataConfig, *, supervised_only: bool, incomplete: bool = False) -> Dataset:
     """Find the lists of `config` and its classes. Images are not checked; `check_dataset` does that.
 
+    Masks of unlabelled images, where the list names some, are set apart as `truth`.
     With `supervised_only` the unlabelled list is not read; `incomplete` lets the unlabelled and the validation
     list be absent. Raises UserError for a missing root, a missing or empty list and a wrong number of classes.
     """
@@ -177,7 +178,11 @@ def _dataset(
         class_names=_class_names(config, names),
         palette=palette,
         mask_table=mask_table.configured(config, mask_table.identity() if table is None else table),
-        **parts,
+        labeled=parts["labeled"],
+        unlabeled=tuple(Pair(pair.image, None) for pair in parts["unlabeled"]),
+        val=parts["val"],
+        test=parts["test"],
+        truth={pair.image: pair.mask for pair in parts["unlabeled"] if pair.mask},
     )
 
 
@@ -223,7 +228,6 @@ def _read_part(part: str, name: str, root: Path, find: Find, pairing: Pairing | 
                 f"data.{part}: expected a mask in {pairing.masks} (data.masks) for every image of {name}, found none "
                 f"that agrees by {pairing.images} (data.images): {bare}"
             )
-        pairs = pairs if labeled else tuple(Pair(pair.image, None) for pair in pairs)
     else:
         path = next((path for path in (Path(name), root / name) if path.is_file()), None)
         if path is None:

@@ -30,7 +30,7 @@ def under(root: Path, name: str) -> Path:
 
 
 def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pair, ...]:
-    """Read a list file whose paths are under `root`. Masks are required if `labeled`, else dropped.
+    """Read a list file whose paths are under `root`. Masks are required if `labeled`.
 
     Fields are parted by a tab where there is one, else by white space. Raises UserError naming file and line.
     """
@@ -46,7 +46,7 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
         if pair is None or (labeled and pair.mask is None):
             form = "image mask" if labeled else "image"
             raise UserError(f"expected `{form}` on a line, got `{line.strip()}`: {path}, line {number}")
-        pairs.append(pair if labeled else Pair(pair.image, None))
+        pairs.append(pair)
     return tuple(pairs)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,10 @@ from torch import Tensor
 from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Dataset, Pair
-from maskmatch.data.files import FileError
+from maskmatch.data.files import FileError, read_mask
 from maskmatch.data.sampling import LABELED, UNLABELED, Sample, samples_of_step
 from maskmatch.data.source import Source
-from maskmatch.data.views import Geometry, crop_mask, strong_view, strong_view_on_device
+from maskmatch.data.views import Geometry, crop_mask, plan, strong_view, strong_view_on_device
 from maskmatch.errors import UserError
 
 Item = tuple[Pair, Sample]
@@ -134,6 +135,30 @@ class BatchMaker:
                 raise FileError("expected a mask of known classes, got another value", pair.mask or pair.image)
         return torch.from_numpy(target)
 
+    def images(self, step: int, *, labeled: bool) -> list[Path]:
+        """The images of a step's batch."""
+        stream, pairs = (LABELED, self.dataset.labeled) if labeled else (UNLABELED, self.dataset.unlabeled)
+        return [pair.image for pair, _ in self._items(step, stream, pairs)]
+
+    def truth(self, step: int) -> Tensor | None:
+        """True classes of a step's unlabelled images, uint8 [M, H, W]; IGNORE_INDEX in those that have no good mask.
+
+        None where the list names no masks at all.
+        """
+        if not self.dataset.truth:
+            return None
+        crop = self.config.crop_size
+        height, width = (crop, crop) if isinstance(crop, int) else crop
+        truth = np.full((self.batch_size, height, width), IGNORE_INDEX, np.uint8)
+        for (pair, sample), out in zip(self._items(step, UNLABELED, self.dataset.unlabeled), truth, strict=True):
+            path = self.dataset.truth.get(pair.image)
+            if path is not None and path.is_file():
+                with contextlib.suppress(FileError):
+                    mask = read_mask(path, self.dataset.mask_table)
+                    crop_mask(mask, plan(mask.shape[0], mask.shape[1], sample, (height, width)), out)
+        truth[truth >= self.dataset.num_classes] = IGNORE_INDEX
+        return torch.from_numpy(truth)
+
 
 def _strong_views(weak: Tensor, samples: Sequence[Sample], geometries: Sequence[Geometry]) -> Tensor:
     """Strong views of uint8 [N, H, W, 3] weak ones, computed where those are."""
@@ -181,6 +206,14 @@ class Loader(Iterator[Batch]):
     def skipped(self) -> tuple[Path, ...]:
         """The files that broke since the start and are left out, with `data.on_error skip`."""
         return tuple(sorted(self._make.broken))
+
+    def images(self, step: int, *, labeled: bool) -> list[Path]:
+        """The images of a step's batch, labelled or not."""
+        return self._make.images(step, labeled=labeled)
+
+    def truth(self, step: int) -> Tensor | None:
+        """True classes of a step's unlabelled images, to measure pseudo-labels with, on the CPU; see BatchMaker."""
+        return self._make.truth(step)
 
     def _submit(self) -> None:
         self._pending.append(self._pool.submit(self._make, self._next_step))

@@ -140,10 +140,14 @@ class TrainConfig:
     epochs: int | None = None
     """Passes over the unlabelled list (the labelled one with supervised_only), instead of steps."""
     batch_size: int = 8
-    """Labelled images a step and process, and as many unlabelled."""
+    """Labelled images a process and micro-batch, and as many unlabelled."""
+    accumulate: int = 1
+    """Micro-batches a step, whose gradients add up. The global batch is batch_size * accumulate * processes."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: float = 3e-3
-    """Learning rate of the encoder at the start of the poly schedule."""
+    """Learning rate of the encoder at the start of the poly schedule, for a global batch of lr_batch_size."""
+    lr_batch_size: int = 8
+    """Another global batch scales lr: in proportion with SGD, by the square root of the ratio with AdamW."""
     head_lr_multiplier: float = 1.0
     """Learning rate of everything but the encoder, relative to lr."""
     momentum: float = 0.9
@@ -231,7 +235,9 @@ def validate(config: Config) -> None:
         ("train.steps", train.steps, train.steps is None or train.steps >= 1, "at least 1"),
         ("train.epochs", train.epochs, train.epochs is None or train.epochs >= 1, "at least 1"),
         ("train.batch_size", train.batch_size, train.batch_size >= 1, "at least 1"),
+        ("train.accumulate", train.accumulate, train.accumulate >= 1, "at least 1"),
         ("train.lr", train.lr, train.lr > 0, "positive"),
+        ("train.lr_batch_size", train.lr_batch_size, train.lr_batch_size >= 1, "at least 1"),
         ("train.seed", train.seed, 0 <= train.seed < 2**31, "a number from 0 to 2147483647"),
         ("train.validate_every", train.validate_every, (train.validate_every or 1) >= 1, "at least 1"),
         ("train.keep_checkpoints", train.keep_checkpoints, train.keep_checkpoints >= 1, "at least 1"),

@@ -29,7 +29,10 @@ def check_fingerprint(saved: dict[str, Any], found: dict[str, Any]) -> None:
 
     Raises UserError that names what differs, with both values.
     """
-    for name, words in {"seed": "train.seed", "global_batch": "train.batch_size times processes"}.items():
+    for name, words in {
+        "seed": "train.seed",
+        "global_batch": "train.batch_size times train.accumulate times processes",
+    }.items():
         if saved[name] != found[name]:
             raise UserError(f"{words}: expected the checkpoint's {saved[name]}, got {found[name]}")
     for part, words in _LISTS.items():

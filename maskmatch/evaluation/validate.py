@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from typing import NamedTuple
@@ -46,13 +46,19 @@ class Validator:
         mask_table: np.ndarray,
         num_classes: int,
         device: torch.device | str,
+        *,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        """`student` says how to feed a network; `mask_table` is `Dataset.mask_table`."""
+        """`student` says how to feed a network; `mask_table` is `Dataset.mask_table`.
+
+        Of several processes each has its own part of the list; `total` adds their int64 [C, C] counts up.
+        """
         self.student = student
         self.pairs = pairs
         self.mask_table = mask_table
         self.num_classes = num_classes
         self.device = torch.device(device)
+        self.total = total
 
     def __call__(self, network: nn.Module) -> Metrics:
         """Run `network`, the student's or one like it, on the device; its training mode is kept."""
@@ -60,6 +66,8 @@ class Validator:
         for images, targets in self._batches():
             label, _ = _predict_batch(network, self.student, images.to(self.device, non_blocking=True))
             confusion.update(label, targets.to(self.device, non_blocking=True))
+        if self.total:
+            confusion.matrix = self.total(confusion.matrix)
         return confusion.compute()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import resource
 import statistics
 import time
@@ -34,10 +33,11 @@ from maskmatch.evaluation import Validator, predict, save_curves, save_predictio
 from maskmatch.method import Teacher
 from maskmatch.models import Student, build_student, check_crop, init_from
 from maskmatch.signals import StopError, StopSignal
-from maskmatch.training import checkpoint
+from maskmatch.training import checkpoint, distributed
+from maskmatch.training.distributed import World
 from maskmatch.training.readback import Readback
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
-from maskmatch.training.schedules import resolve
+from maskmatch.training.schedules import global_batch, resolve
 from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import Display, MetricsLog
 
@@ -46,7 +46,7 @@ PICTURES = 6  # validation images in predictions.png
 
 
 def train(config: Config, student: Student | None = None, stop: StopSignal | None = None) -> dict[str, Any]:
-    """Run a whole training and return what summary.json holds.
+    """Run a whole training and return what summary.json holds; of several processes in the first only.
 
     Args:
         config: every option.
@@ -58,28 +58,37 @@ def train(config: Config, student: Student | None = None, stop: StopSignal | Non
         StopError: `stop` received a signal.
     """
     stop = stop or StopSignal()
-    with nullcontext() if config.fused else ops.use_backend("reference"):
-        with stop.raising():
-            run = prepare(config, student)
-        return _train(run, stop)
+    try:
+        with nullcontext() if config.fused else ops.use_backend("reference"):
+            with stop.raising():
+                run = prepare(config, student)
+            summary = _train(run, stop)
+    except RuntimeError as error:
+        if lost := distributed.lost_process(error):
+            raise lost from error
+        raise
+    distributed.leave()
+    return summary
 
 
 def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
     steps = run.config.train.steps or 0
-    if run.step == steps and (run.folder / "summary.json").exists():
-        run.log.close()
-        run.loader.close()
-        print(f"{run.folder} is complete: all of its {steps} steps are done")
-        complete: dict[str, Any] = json.loads((run.folder / "summary.json").read_text())
-        return complete
-    with Display(steps, run.step) as display, run.loader, closing(run.log):
+    with (
+        Display(steps, run.step, quiet=not run.world.leads) as display,
+        run.loader,
+        closing(run.log) if run.log else nullcontext(),
+    ):
+        if run.step == steps and run.world.share((run.folder / "summary.json").exists()):
+            display.say(f"{run.folder} is complete: all of its {steps} steps are done")
+            return json.loads((run.folder / "summary.json").read_text()) if run.world.leads else {}
         for line in (*run.notes, run.headline()):
             display.say(line)
         try:
             if not run.finished_step:
                 _after_step(run, display, stop)
             while run.step < steps:
-                stop.check()
+                if run.world.agree(stop.received is not None):
+                    raise StopError(stop.received or "a signal to another process")
                 started = time.perf_counter()
                 _train_step(run)
                 run.step_seconds.append(time.perf_counter() - started)
@@ -87,18 +96,21 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
         except StopError as signal:
             if run.step != run.saved_step:
                 _save(run, display)
+            run.world.barrier()  # torchrun ends all when one has ended
             raise StopError(f"{signal} after step {run.step}; go on with --output {run.folder} --resume") from None
-    summary = _finish(run)
-    display.say(
-        f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}, "
-        f"best teacher {summary['best_miou']:.4f}; everything is in {run.folder}"
-    )
+    summary = _finish(run, run.log) if run.log else {}
+    run.world.barrier()
+    if run.world.leads:
+        display.say(
+            f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}, "
+            f"best teacher {summary['best_miou']:.4f}; everything is in {run.folder}"
+        )
     return summary
 
 
 def _train_step(run: Run) -> None:
     with run.train_step.phases("data wait"):
-        batches = [next(run.loader)]
+        batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
     try:
         run.pending.append(run.train_step(batches, run.step))
     except (ValueError, RuntimeError) as error:  # the latter from torch.compile
@@ -115,6 +127,7 @@ class Run:
     """All that a run consists of while it goes."""
 
     config: Config
+    world: World
     folder: Path
     device: torch.device
     dataset: Dataset
@@ -124,7 +137,7 @@ class Run:
     train_step: TrainStep
     loader: Loader
     validator: Validator
-    log: MetricsLog
+    log: MetricsLog | None  # of the leading process
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
     saved_step: int = 0  # of the last checkpoint
@@ -138,11 +151,12 @@ class Run:
         data, train = self.dataset, self.config.train
         parts = f"{len(data.labeled)} labelled, {len(data.unlabeled)} unlabelled, {len(data.val)} val images"
         backend = ops.current_backend(self.device)
+        processes = f" x {self.world.size}" if self.world.size > 1 else ""
         start = f"from step {self.step}" if self.step else "from the start"
         network = getattr(self.student.network, "name", type(self.student.network).__name__)  # smp's have one
         weights = self.student.weights_report or "random weights"
         return (
-            f"{data.name}: {parts}; {network}, {weights}; {self.device}, "
+            f"{data.name}: {parts}; {network}, {weights}; {self.device}{processes}, "
             f"{train.precision}, operators {backend}, loader {self.loader.name}; "
             f"{train.steps} steps {start}; writing to {self.folder}"
         )
@@ -177,26 +191,29 @@ class UnreadRecord:
 
 def prepare(config: Config, student: Student | None = None) -> Run:
     """Check everything that can be checked before step 1, then build the run."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("training runs as one process as yet, got WORLD_SIZE > 1: start it without torchrun")
-    device = _device(config.train.device)
+    world, device = distributed.join(config.train.device)
     supervised_only = config.method.supervised_only
-    dataset = load_dataset(config.data, supervised_only=supervised_only)
-    config = resolve(config, len(dataset.labeled if supervised_only else dataset.unlabeled))
-    torch.manual_seed(config.train.seed)
-    student = student or build_student(config.model, dataset.num_classes)
-    if config.init_from:
-        report = init_from(student.network, config.init_from, dataset.num_classes)
-        student = replace(student, weights_report=report)
-    check_crop(student, config.data.crop_size)
-    check_dataset(dataset, supervised_only=supervised_only)
-    folder = run_folder(config)
+    with world.leader_first():  # which may draw the data and download weights, and whose errors then stand alone
+        dataset = load_dataset(config.data, supervised_only=supervised_only)
+        config = resolve(config, len(dataset.labeled if supervised_only else dataset.unlabeled), world.size)
+        torch.manual_seed(config.train.seed)
+        student = student or build_student(config.model, dataset.num_classes)
+        if config.init_from:
+            report = init_from(student.network, config.init_from, dataset.num_classes)
+            student = replace(student, weights_report=report)
+        check_crop(student, config.data.crop_size)
+        check_dataset(dataset, supervised_only=supervised_only)
+    folder = world.share(run_folder(config) if world.leads else Path())
 
-    network = student.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    teacher = Teacher(network, config.method.ema_momentum or 0.0)
-    train_step = TrainStep(network, teacher, make_method(config.method, student), config.train)
-    data = fingerprint(dataset, seed=config.train.seed, global_batch=config.train.batch_size)
-    state, notes = resume(config, data, folder, network, teacher.network)
+    network = distributed.synchronize_batchnorm(student.network, world, device)
+    student = replace(student, network=network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+    teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
+    train_step = TrainStep(student.network, teacher, make_method(config.method, student), config.train, world)
+    data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
+    networks = student.network, teacher.network
+    state, notes = world.share(resume(config, data, folder, *networks) if world.leads else (None, []))
+    for network in networks:
+        world.copy(network)
     if state:
         train_step.optimizer.load_state_dict(state.optimizer)
         train_step.scaler.load_state_dict(state.scaler)
@@ -206,14 +223,19 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         config.data,
         batch_size=config.train.batch_size,
         seed=config.train.seed,
-        start_step=state.step if state else 0,
+        start_step=(state.step if state else 0) * config.train.accumulate,
         device=device,
         supervised_only=supervised_only,
+        rank=world.rank,
+        world_size=world.size,
     )
     found = {"loader": loader.name, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names)}
-    write_config(folder, config, found)
+    if world.leads:
+        write_config(folder, config, found)
+    val = dataset.val[world.rank :: world.size]
     run = Run(
         config=config,
+        world=world,
         folder=folder,
         device=device,
         dataset=dataset,
@@ -222,8 +244,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         teacher=teacher,
         train_step=train_step,
         loader=loader,
-        validator=Validator(student, dataset.val, dataset.mask_table, dataset.num_classes, device),
-        log=MetricsLog(folder, state.last_record if state else 0),
+        validator=Validator(student, val, dataset.mask_table, dataset.num_classes, device, total=world.sum),
+        log=MetricsLog(folder, state.last_record if state else 0) if world.leads else None,
         notes=notes,
     )
     if state:
@@ -242,7 +264,7 @@ def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
     measured: dict[str, Any] = {}
     best = False
     if validates:
-        with stop.raising():
+        with stop.raising() if run.world.size == 1 else nullcontext():  # processes stop together, after it
             student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
         best = teacher.miou > run.best_miou
         run.best_miou = max(run.best_miou, teacher.miou)
@@ -263,11 +285,13 @@ def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
 
 def _save(run: Run, display: Display, *, best: bool = False) -> None:
     _write_records(run, display, wait=True)
+    run.saved_step = run.step
+    if run.log is None:
+        return
     run.log.sync()
     keep = run.config.train.keep_checkpoints
     networks = run.student.network, run.teacher.network
     checkpoint.save(run.folder / "checkpoints", *networks, run.state(), best=best, keep=keep)
-    run.saved_step = run.step
 
 
 def _start_record(run: Run, measured: dict[str, Any]) -> UnreadRecord:
@@ -285,12 +309,13 @@ def _write_records(run: Run, display: Display, *, wait: bool) -> None:
     while run.unread and (wait or run.unread[0].losses.arrived()):
         record = run.unread.popleft().read()
         display.update(record["step"], record, _images_per_second(run) or 0.0)
-        run.log.write(record)
+        if run.log:
+            run.log.write(record)
 
 
-def _finish(run: Run) -> dict[str, Any]:
+def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
     """Pictures and summary.json, of the last step's networks."""
-    save_curves(run.folder / "curves.png", run.log.records)
+    save_curves(run.folder / "curves.png", log.records)
     pairs = run.dataset.val
     chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
     rows = []
@@ -300,7 +325,7 @@ def _finish(run: Run) -> dict[str, Any]:
         rows.append((image, truth, label, confidence))
     save_predictions(run.folder / "predictions.png", rows, run.dataset.palette, run.dataset.class_names)
 
-    final = next(record for record in reversed(run.log.records) if "miou_teacher" in record)
+    final = next(record for record in reversed(log.records) if "miou_teacher" in record)
     summary = {
         "miou_student": final["miou_student"],
         "miou_teacher": final["miou_teacher"],
@@ -323,7 +348,7 @@ def _images_per_second(run: Run) -> float | None:
     if not run.step_seconds:
         return None
     streams = 1 if run.config.method.supervised_only else 2
-    return streams * run.config.train.batch_size * len(run.step_seconds) / sum(run.step_seconds)
+    return streams * global_batch(run.config.train, run.world.size) * len(run.step_seconds) / sum(run.step_seconds)
 
 
 def _peak_memory_mb(device: torch.device) -> float:
@@ -331,18 +356,6 @@ def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"train.device must be auto, cpu, cuda or cuda:N, got {name}") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"train.device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def _finite(values: list[float]) -> list[float | None]:

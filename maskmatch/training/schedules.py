@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from torch import nn
@@ -12,16 +13,17 @@ from maskmatch.config import Config, TrainConfig
 DEFAULT_STEPS = 800
 
 
-def resolve(config: Config, images: int) -> Config:
+def resolve(config: Config, images: int, processes: int = 1) -> Config:
     """Fill in what the configuration leaves open.
 
     Args:
         images: length of the list that an epoch goes through.
+        processes: that share the work.
     """
     train, method = config.train, config.method
     steps = train.steps
     if steps is None:
-        steps = -(-train.epochs * images // train.batch_size) if train.epochs else DEFAULT_STEPS
+        steps = -(-train.epochs * images // global_batch(train, processes)) if train.epochs else DEFAULT_STEPS
     tenth = max(1, steps // 10)
     return replace(
         config,
@@ -45,7 +47,19 @@ def _momentum(steps: int) -> float:
     return min(0.999, max(0.9, 1 - 10 / steps))
 
 
-def make_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
+def global_batch(config: TrainConfig, processes: int) -> int:
+    """Labelled images that a step sees, over all processes and micro-batches."""
+    return config.batch_size * config.accumulate * processes
+
+
+def scaled_lr(config: TrainConfig, batch: int) -> float:
+    """`lr` for a global batch of `batch`: in proportion for SGD (Goyal et al., 2017), by the root for AdamW
+    (Malladi et al., 2022)."""
+    ratio = batch / config.lr_batch_size
+    return config.lr * (ratio if config.optimizer == "sgd" else math.sqrt(ratio))
+
+
+def make_optimizer(network: nn.Module, config: TrainConfig, processes: int = 1) -> Optimizer:
     """Two groups, so that everything but the encoder can learn faster than it.
 
     Fused: one kernel on a GPU, which also lets fp16's scaler skip a step unasked; on a CPU a third of foreach's time.
@@ -54,8 +68,9 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
     rest: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         (encoder if name.startswith("encoder.") else rest).append(parameter)
+    lr = scaled_lr(config, global_batch(config, processes))
     groups = [
-        {"params": params, "lr": config.lr * factor, "base_lr": config.lr * factor}
+        {"params": params, "lr": lr * factor, "base_lr": lr * factor}
         for params, factor in ((encoder, 1.0), (rest, config.head_lr_multiplier))
         if params
     ]
@@ -64,9 +79,8 @@ def make_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
     return AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
-def set_learning_rate(optimizer: Optimizer, step: int, config: TrainConfig) -> float:
-    """Poly schedule: lr * (1 - step / steps) ** power. Returns the encoder's learning rate."""
+def set_learning_rate(optimizer: Optimizer, step: int, config: TrainConfig) -> None:
+    """Poly schedule: lr * (1 - step / steps) ** power."""
     factor = (1 - step / (config.steps or 1)) ** config.poly_power
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-    return config.lr * factor

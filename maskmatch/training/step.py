@@ -5,11 +5,12 @@ Nothing here waits for the device: whatever a step finds out stays there as a te
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from maskmatch.batch import Batch
 from maskmatch.config import MethodConfig, TrainConfig
@@ -18,6 +19,7 @@ from maskmatch.method import DIVISORS, MaskMatch, PseudoLabels, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.models import Student
 from maskmatch.training.activation_checkpoints import checkpoint_activations
+from maskmatch.training.distributed import World
 from maskmatch.training.phases import Phases
 from maskmatch.training.schedules import make_optimizer, set_learning_rate
 
@@ -42,12 +44,20 @@ class TrainStep:
         teacher: follows it.
         method: gives the branches and their losses.
         config: precision, compilation, branches, optimizer and schedule; resolved.
+        world: the processes that take this step together.
 
     Raises:
         UserError: the options do not go together with the network.
     """
 
-    def __init__(self, network: nn.Module, teacher: Teacher, method: MaskMatch, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: Teacher,
+        method: MaskMatch,
+        config: TrainConfig,
+        world: World | None = None,
+    ) -> None:
         if config.branches == "joint" and has_batchnorm(network):
             raise UserError(
                 "train.branches joint would mix the branches' statistics in this network's BatchNorm: "
@@ -61,50 +71,66 @@ class TrainStep:
                 )
             checkpoint_activations(network)
         self.network, self.teacher, self.method, self.config = network, teacher, method, config
+        self.world = world or World()
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
-        self.optimizer = make_optimizer(network, config)
+        self.optimizer = make_optimizer(network, config, self.world.size)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self._student, self._teacher = network, teacher.network
         if config.compile:  # beside the networks themselves, which validation runs at any size
             self._student, self._teacher = _compiled(network), _compiled(teacher.network)
             method.compile()
+        image = torch.zeros(1, 3, method.min_size, method.min_size, device=self.device)
+        self._student = self.world.replicate(self._student, image)
 
     def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
         """Train on the micro-batches of step `step`, counted from 0.
 
         Returns:
-            float32 scalars on the device: `loss`, its parts by name, and `coverage`, the share of the unlabelled
-            pixels whose pseudo-label counts, once there are pseudo-labels.
+            Scalars on the device, of the whole batch of all processes: `loss`, its parts by name, and `coverage`, the
+            share of the unlabelled pixels whose pseudo-label counts, once there are pseudo-labels.
         """
-        torch.manual_seed((self.config.seed << 32) + step)  # dropout depends on the step, not on what ran before
+        # Dropout depends on the step and the process, not on what ran before.
+        torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
         set_learning_rate(self.optimizer, step, self.config)
         self.network.train()
         weights = self.method.weights(step)
         with self.phases("loss"):
-            sums = torch.stack([self.method.divisors(batch) for batch in batches]).sum(0)
-            divisors = dict(zip(DIVISORS, sums, strict=True))
-        found: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+            pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
+            divisors = dict(zip(DIVISORS, pixels, strict=True))
+        # One branch after the other, each with its own backward, so that one graph at a time is kept.
+        groups = [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]
+        found: list[dict[str, Tensor]] = []
         for batch in batches:
             pseudo = None
             if len(weights) > 1:
                 pseudo = self._pseudo_labels(batch)
-                found["coverage"] += self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)
-            # One branch after the other, each with its own backward, so that one graph at a time is kept.
-            for names in [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]:
-                losses = self._losses(names, batch, pseudo, divisors)
-                total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-                with self.phases("backward"):
-                    self.scaler.scale(total).backward()
-                for name, loss in {"loss": total, **losses}.items():
-                    found[name] += loss.detach()
+                found.append({"coverage": self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)})
+            for names in groups:
+                last = batch is batches[-1] and names is groups[-1]
+                with self._synchronizing(last):
+                    losses = self._losses(names, batch, pseudo, divisors)
+                    losses["loss"] = torch.stack([weights[name] * losses[name] for name in names]).sum()
+                    with self.phases("backward"):
+                        # The processes' gradients are averaged, but the divisors make them parts of a sum.
+                        self.scaler.scale(losses["loss"] * self.world.size).backward()
+                found.append({name: loss.detach() for name, loss in losses.items()})
         with self.phases("optimizer"):
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         with self.phases("EMA"):
+            self.world.average_statistics(self.network)
             self.teacher.update(self.network, step)
-        return dict(found)
+        names = list(dict.fromkeys(name for part in found for name in part))
+        parts = [torch.stack([part[name] for part in found if name in part]).sum() for name in names]
+        return dict(zip(names, self.world.sum(torch.stack(parts)), strict=True))
+
+    def _synchronizing(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged in the last backward of a step only."""
+        if last or not isinstance(self._student, DistributedDataParallel):
+            return nullcontext()
+        return self._student.no_sync()
 
     @torch.no_grad()
     def _pseudo_labels(self, batch: Batch) -> PseudoLabels:

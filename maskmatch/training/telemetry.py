@@ -70,8 +70,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 class Display:
     """A progress bar on a terminal, a line every few seconds elsewhere."""
 
-    def __init__(self, steps: int, step: int) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+    def __init__(self, steps: int, step: int, *, quiet: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, quiet=quiet)
         self.steps = steps
         self.started, self.first_step = time.monotonic(), step
         self.last_line = 0.0

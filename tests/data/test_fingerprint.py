@@ -23,7 +23,11 @@ def test_the_data_may_move(folder: DataConfig, tmp_path: Path) -> None:
     ("lines", "options", "message"),
     [
         ([0, 1, 2], {"seed": 2}, r"train\.seed: expected the checkpoint's 1, got 2"),
-        ([0, 1, 2], {"global_batch": 16}, r"train\.batch_size times processes: expected the checkpoint's 8, got 16"),
+        (
+            [0, 1, 2],
+            {"global_batch": 16},
+            r"train\.batch_size times train\.accumulate times processes: expected the checkpoint's 8, got 16",
+        ),
         ([0, 1], {}, r"data\.labeled: expected the checkpoint's list of 3 labelled images, got 2"),
         ([0, 2, 1], {}, r"data\.labeled: .* 3 labelled images, got others or in another order"),
         ([0, 1, 3], {}, r"data\.labeled: .* 3 labelled images, got others or in another order"),

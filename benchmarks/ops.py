@@ -20,6 +20,18 @@ from ops_cases import Case, all_cases
 
 from maskmatch.ops import info, use_backend
 
+COLUMNS = (
+    "operator",
+    "shape",
+    "case",
+    "provider",
+    "instruction_set",
+    "ms_p50",
+    "over_eager",
+    "over_compile",
+    "over_floor",
+    "memory",
+)
 ROUNDS = 11
 
 

@@ -10,19 +10,7 @@ import importlib
 import json
 from pathlib import Path
 
-AREAS = ("ops",)
-COLUMNS = (
-    "operator",
-    "shape",
-    "case",
-    "provider",
-    "instruction_set",
-    "ms_p50",
-    "over_eager",
-    "over_compile",
-    "over_floor",
-    "memory",
-)
+AREAS = ("ops", "roofline")
 
 
 def main() -> None:
@@ -31,11 +19,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path, help="file for the records")
     arguments = parser.parse_args()
+    area = importlib.import_module(arguments.area)
     records = []
-    print(*COLUMNS, sep="\t")
-    for record in importlib.import_module(arguments.area).run(arguments.device):
+    print(*area.COLUMNS, sep="\t")
+    for record in area.run(arguments.device):
         records.append(record)
-        print(*[_text(record.get(column, "")) for column in COLUMNS], sep="\t", flush=True)
+        print(*[_text(record.get(column, "")) for column in area.COLUMNS], sep="\t", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps({"records": records}, indent=1) + "\n")
 

@@ -8,7 +8,7 @@
 namespace maskmatch::cuda {
 namespace {
 
-constexpr int kBand = 16;  // rows of a thread block
+constexpr int kBand = 32;  // rows of a thread block
 constexpr int kRows = 4;   // of a thread at a time
 constexpr int kMaxThreads = 512;
 constexpr size_t kMaxSharedBytes = 36 << 10;

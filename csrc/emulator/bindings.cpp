@@ -24,7 +24,7 @@ using Array = py::array;
 using OptionalArray = std::optional<py::array>;
 
 uint64_t thread_order = 0;
-emulator::Counts last_counts{};
+emulator::Counts total{};
 
 // Collects the arrays of a launch; the kernels may touch nothing else.
 class Arrays {
@@ -47,7 +47,13 @@ class Arrays {
   void run(const Launch& launch) const {
     emulator::reset(ranges_.data(), ranges_.size(), thread_order);
     launch();
-    last_counts = emulator::counts();
+    const emulator::Counts counts = emulator::counts();
+    total.sectors_loaded += counts.sectors_loaded;
+    total.sectors_stored += counts.sectors_stored;
+    total.loads += counts.loads;
+    total.stores += counts.stores;
+    total.specials += counts.specials;
+    total.blocks = std::max(total.blocks, counts.blocks);
   }
 
  private:
@@ -140,13 +146,14 @@ void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray 
   arrays.run([&] { launch_upsample_cross_entropy(args, nullptr); });
 }
 
-py::dict counts() {
+py::dict take_counts() {
   py::dict result;
-  result["sectors_loaded"] = last_counts.sectors_loaded;
-  result["sectors_stored"] = last_counts.sectors_stored;
-  result["loads"] = last_counts.loads;
-  result["stores"] = last_counts.stores;
-  result["specials"] = last_counts.specials;
+  result["bytes"] = 32 * (total.sectors_loaded + total.sectors_stored);
+  result["loads"] = total.loads;
+  result["stores"] = total.stores;
+  result["specials"] = total.specials;
+  result["blocks"] = total.blocks;
+  total = {};
   return result;
 }
 
@@ -157,5 +164,7 @@ PYBIND11_MODULE(maskmatch_emulator, module) {
   module.def("multiscale_pseudo_label", &multiscale_pseudo_label);
   module.def("upsample_cross_entropy", &upsample_cross_entropy);
   module.def("set_thread_order", [](uint64_t order) { thread_order = order; }, "0: ascending, else a shuffle's seed");
-  module.def("counts", &counts, "What the last launch did to global memory");
+  module.def("take_counts", &take_counts,
+             "What the kernels did since the last call: bytes of distinct 32-byte sectors a block, accesses of threads "
+             "to global memory, exponentials and logarithms, thread blocks of the largest launch");
 }

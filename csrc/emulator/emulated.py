@@ -12,21 +12,29 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maskmatch.ops import _backend
+from maskmatch.ops.reference import hidden_patches, memory_format
+
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")]
 RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
+
+_SOURCES = {*KERNELS, *RUNTIME}
+BUILD = ROOT / "build" / "emulator"
 
 _COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas"]
 _VARIANTS = {
@@ -45,17 +53,19 @@ def compiler() -> str | None:
     return shutil.which("c++") or shutil.which("g++")
 
 
-def build(variant: str = "checked", kernels: Sequence[Path] = tuple(KERNELS), flags: Sequence[str] = ()) -> Path:
-    """Compiles the kernels and the emulator into one module and gives its path; files that did not change are kept."""
+def build(variant: str = "checked", kernels: Sequence[Path] = tuple(KERNELS), folder: Path = BUILD) -> Path:
+    """Compiles the kernels and the emulator into a module in `folder` and gives its path; what is there is kept."""
     import pybind11
 
-    includes = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
-    kernel_flags = [*_COMMON, *_VARIANTS[variant], *flags, f"-I{CSRC / 'emulator' / 'include'}"]
-    jobs = [(source, ["-x", "c++", *kernel_flags, f"-I{CSRC / 'cuda'}"]) for source in kernels]
-    jobs += [(source, ["-O3", *_COMMON, f"-I{CSRC / 'emulator' / 'include'}", *includes]) for source in RUNTIME]
+    include = f"-I{CSRC / 'emulator' / 'include'}"
+    python = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
+    jobs = [(source, ["-O3", *_COMMON, include, *python]) for source in RUNTIME]
+    jobs += [
+        (source, ["-x", "c++", *_COMMON, *_VARIANTS[variant], include, f"-I{CSRC / 'cuda'}"]) for source in kernels
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda job: _compile(*job), jobs))
-    module = _kept(objects, "maskmatch_emulator.so", [variant])
+        objects = list(pool.map(lambda job: _compile(*job, folder if job[0] not in _SOURCES else BUILD), jobs))
+    module = _kept(objects, "maskmatch_emulator.so", [variant], folder)
     if not module.exists():
         sanitizers = ["-fsanitize=address,undefined"] if variant == "sanitized" else []
         _run([compiler() or "c++", "-shared", *sanitizers, *map(str, objects), "-o", f"{module}.new"])
@@ -63,23 +73,23 @@ def build(variant: str = "checked", kernels: Sequence[Path] = tuple(KERNELS), fl
     return module
 
 
-def _compile(source: Path, flags: list[str]) -> Path:
+def _compile(source: Path, flags: list[str], folder: Path) -> Path:
     headers = [path for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cuh") or path.name == "cassert"]
-    target = _kept([source, *headers], f"{source.stem}.o", flags)
+    target = _kept([source, *headers], f"{source.stem}.o", flags, folder)
     if not target.exists():
         _run([compiler() or "c++", *flags, "-c", str(source), "-o", f"{target}.new"])
         os.replace(f"{target}.new", target)
     return target
 
 
-def _kept(inputs: Sequence[Path], name: str, flags: Sequence[str]) -> Path:
+def _kept(inputs: Sequence[Path], name: str, flags: Sequence[str], folder: Path) -> Path:
     """Where what is made from these files with these flags is kept."""
     digest = hashlib.sha256(" ".join(flags).encode())
     for path in inputs:
         digest.update(path.read_bytes())
-    folder = ROOT / "build" / "emulator" / digest.hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
+    target = folder / digest.hexdigest()[:16] / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 def _run(command: list[str]) -> None:
@@ -89,11 +99,30 @@ def _run(command: list[str]) -> None:
 
 
 def load_module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("maskmatch_emulator", path)
+    # pybind11 keeps one module a name; the last part says what the module calls itself.
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}.{path.stem}", path)
     assert spec is not None and spec.loader is not None  # noqa: S101 - a file that was just built
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+NAME = "cuda-emulated"
+
+
+@contextmanager
+def backend(order: int = 0, variant: str = "checked") -> Iterator[Emulated]:
+    """Makes the emulated kernels the backend of a block; an `order` other than 0 shuffles threads and blocks."""
+    emulator = load(variant)
+    emulator.module.set_thread_order(order)
+    implementations = {(NAME, operator): getattr(emulator, operator) for operator in _backend.OPERATORS}
+    with (
+        mock.patch.object(_backend, "BACKENDS", (*_backend.BACKENDS, NAME)),
+        mock.patch.dict(_backend._DEVICE, {NAME: "cpu"}),
+        mock.patch.dict(_backend._implementations, implementations),
+        _backend.use_backend(NAME),
+    ):
+        yield emulator
 
 
 @cache
@@ -126,8 +155,6 @@ class Emulated:
         std: Sequence[float],
         fill: Sequence[float],
     ) -> tuple[Tensor, Tensor]:
-        from maskmatch.ops.reference import hidden_patches, memory_format
-
         count, _, height, width = images.shape
         rows, columns = -(-height // patch_size), -(-width // patch_size)
         layout = memory_format(images)

@@ -26,6 +26,7 @@ struct Counts {
   int64_t sectors_loaded, sectors_stored;
   int64_t loads, stores;  // a thread's accesses to global memory
   int64_t specials;       // exponentials and logarithms
+  int64_t blocks;         // of the largest launch
 };
 
 // Names the global memory that kernels may use, sets the order of threads and blocks (0: ascending, else a shuffle of

@@ -2,6 +2,7 @@
 // and the like before each of them; here these functions are ours. Without that flag nothing is seen.
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -37,6 +38,7 @@ std::vector<Region> buffers;
 Region static_shared, dynamic_shared;
 Range call;
 Counts totals;
+int64_t blocks = 0;  // of this launch
 uint32_t epoch = 0, block_epoch = 0, launch_epoch = 0;
 int16_t thread = 0;
 const char *stack_begin = nullptr, *stack_end = nullptr;
@@ -141,9 +143,13 @@ void enter_launch(Range dynamic, Range kernel_call) {
   static_shared = region_of({__bss_start, static_cast<size_t>(_end - __bss_start), kSharedCell}, true);
   call = kernel_call;
   launch_epoch = epoch;
+  blocks = 0;
 }
 
-void enter_block() { block_epoch = ++epoch; }
+void enter_block() {
+  block_epoch = ++epoch;
+  totals.blocks = std::max(totals.blocks, ++blocks);
+}
 
 void pass_barrier() { ++epoch; }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskmatch.ops import _backend, info, use_backend
+from maskmatch.ops import info, use_backend
 from maskmatch.ops.triton import INTERPRETED
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
@@ -17,7 +17,7 @@ import emulated
 
 BACKENDS = ["reference", "cpp-default", "cpp-avx2", "cpp-avx512", "cuda", "triton"]
 # The CUDA kernels run on the CPU, the threads and blocks in ascending order and in orders shuffled by a seed.
-EMULATED = ["cuda-emulated", "cuda-emulated-1", "cuda-emulated-2", "cuda-emulated-3"]
+EMULATED = [emulated.NAME, *(f"{emulated.NAME}-{seed}" for seed in (1, 2, 3))]
 
 
 def _patch_language_once() -> None:
@@ -66,18 +66,6 @@ def _cpu_flags() -> set[str]:
     return set(line.split(":")[-1].split())
 
 
-def _offer_emulator(order: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the emulated kernels a backend."""
-    if emulated.compiler() is None:
-        pytest.skip("no C++ compiler")
-    emulator = emulated.load()
-    emulator.module.set_thread_order(order)
-    monkeypatch.setattr(_backend, "BACKENDS", (*_backend.BACKENDS, EMULATED[0]))
-    monkeypatch.setitem(_backend._DEVICE, EMULATED[0], "cpu")
-    for operator in _backend.OPERATORS:
-        monkeypatch.setitem(_backend._implementations, (EMULATED[0], operator), getattr(emulator, operator))
-
-
 def _marks(name: str) -> list[pytest.MarkDecorator]:
     if name in ("cuda", "triton"):
         return [pytest.mark.gpu]
@@ -91,8 +79,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     Triton's kernels run on the CPU in a process with TRITON_INTERPRET=1: see tests/ops/triton/test_interpreter.py.
     """
     if request.param in EMULATED:
-        _offer_emulator(EMULATED.index(request.param), monkeypatch)
-        with use_backend(EMULATED[0]):
+        if emulated.compiler() is None:
+            pytest.skip("no C++ compiler")
+        with emulated.backend(EMULATED.index(request.param)):
             yield torch.device("cpu")
         return
     name, _, instruction_set = request.param.partition("-")

@@ -1,0 +1,125 @@
+"""Mistakes made on purpose in the CUDA kernels, each of which the checks below must catch.
+
+`python tests/csrc/mutants.py` builds every mutant for the emulator and says what caught it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from maskmatch.ops import reference
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
+import emulated
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    kernel: str
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant("barrier before the ranks removed", "patch_mask",
+           "    __syncthreads();\n    for (int i = 0; i < count; ++i)", "    for (int i = 0; i < count; ++i)"),
+    Mutant("barrier after the ranks removed", "patch_mask",
+           "lower += others[i] < key;\n    __syncthreads();", "lower += others[i] < key;"),
+    Mutant("one patch too many hidden", "patch_mask", "lower < args.hidden", "lower <= args.hidden"),
+    Mutant("last patch not checked", "patch_mask", "if (patch < patches) args.grid", "args.grid"),
+    Mutant("last elements not checked", "patch_mask", "if (i < count) output[", "output["),
+    Mutant("wrong stride of the result", "multiscale_pseudo_label",
+           "+ row) * args.width + strip.column", "+ row) * args.height + strip.column"),
+    Mutant("rows past the last one stored", "multiscale_pseudo_label", "if (row < args.height) {", "{"),
+    Mutant("weights of the two rows swapped", "multiscale_pseudo_label",
+           "return top[k] + fraction * step[k];", "return top[k] + (1 - fraction) * step[k];"),
+    Mutant("flips ignored", "multiscale_pseudo_label", "s.flipped ? args.width - 1 - column : column", "column"),
+    Mutant("barrier before the gathering removed", "upsample_cross_entropy",
+           "__syncthreads();\n      gather(", "gather("),
+    Mutant("barrier after the gathering removed", "upsample_cross_entropy",
+           "gather(args, tile, begin, end, first, exchange);\n      __syncthreads();",
+           "gather(args, tile, begin, end, first, exchange);"),
+    Mutant("a barrier that some threads skip", "upsample_cross_entropy",
+           "if (!__syncthreads_or(pixels.any)) continue;", "if (!pixels.any) continue;"),
+    Mutant("weights of the two columns swapped", "upsample_cross_entropy",
+           "(i < item + middle ? fraction : 1 - fraction)", "(i < item + middle ? 1 - fraction : fraction)"),
+    Mutant("last column of a tile forgotten", "upsample_cross_entropy",
+           "thread <= x_end - x_first", "thread < x_end - x_first"),
+    Mutant("pixels between tiles counted twice", "upsample_cross_entropy",
+           "strip.low >= tile.top && sample.low >= tile.left", "true"),
+    Mutant("half of the warp's sums lost", "upsample_cross_entropy", "int offset = 16;", "int offset = 8;"),
+]  # fmt: skip
+
+
+def source_of(kernel: str) -> str:
+    """A kernel with the header of its arithmetic, so that both can be mutated."""
+    folder = emulated.CSRC / "cuda"
+    header = (folder / "resized.cuh").read_text().replace("#pragma once", "")
+    return (folder / f"{kernel}.cu").read_text().replace('#include "resized.cuh"', header)
+
+
+def build(mutant: Mutant, folder: Path) -> emulated.Emulated:
+    source = source_of(mutant.kernel)
+    if source.count(mutant.old) != 1:
+        raise ValueError(f"mutant {mutant.name!r} fits {source.count(mutant.old)} places of {mutant.kernel}.cu")
+    changed = folder / f"{mutant.kernel}.cu"
+    changed.write_text(source.replace(mutant.old, mutant.new))
+    kernels = [changed if path.name == changed.name else path for path in emulated.KERNELS]
+    return emulated.Emulated(emulated.load_module(emulated.build(kernels=kernels, folder=folder)))
+
+
+def check(emulator: emulated.Emulated) -> None:
+    """Small cases of every operator against the reference; raises on the first difference or report."""
+    generator = torch.Generator().manual_seed(0)
+    emulator.module.set_thread_order(1)
+    images = torch.randint(0, 256, (2, 3, 37, 35), dtype=torch.uint8, generator=generator)
+    mask = (images, 2, 0.4, torch.tensor([5, 6]), "random", [0.5] * 3, [0.2] * 3, [0.1] * 3)
+    compare(emulator.patch_mask(*mask), reference.patch_mask(*mask))
+
+    scales = [torch.randn(2, 5, *size, generator=generator) for size in ((6, 7), (9, 4))]
+    label = (scales, 37, 33, [False, True], [0.25, 0.75], "probability", False)
+    compare(emulator.multiscale_pseudo_label(*label), reference.multiscale_pseudo_label(*label))
+
+    target = torch.randint(0, 5, (2, 41, 130), generator=generator)
+    confidence = torch.rand(target.shape, generator=generator)
+    confidence[:, :, 30:90] = 0  # a part without any confident pixel
+    options = (target, confidence, 0.5, None, None, 255, 0.1, False)
+    logits = torch.randn(2, 5, 10, 65, generator=generator).requires_grad_()
+    for per_pixel in (False, True):
+        results = []
+        for function in (emulator.upsample_cross_entropy, reference.upsample_cross_entropy):
+            loss, counts = function(logits, *options, per_pixel)
+            results.append((loss.detach(), counts, *torch.autograd.grad(loss.sum(), logits)))
+        compare(*results)
+
+
+def compare(got: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def caught_by(mutant: Mutant) -> str | None:
+    """What caught a mutant, None if nothing did."""
+    with tempfile.TemporaryDirectory() as folder:
+        emulator = build(mutant, Path(folder))
+        try:
+            check(emulator)
+        except (RuntimeError, AssertionError) as error:
+            return str(error).splitlines()[0]
+    return None
+
+
+def main() -> None:
+    check(emulated.load())
+    for mutant in MUTANTS:
+        print(f"{mutant.kernel}: {mutant.name}: {caught_by(mutant) or 'NOT CAUGHT'}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

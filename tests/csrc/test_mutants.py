@@ -1,0 +1,23 @@
+"""The emulator and its checks catch mistakes in the CUDA kernels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import mutants
+from mutants import MUTANTS, Mutant, emulated
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulated.compiler() is None, reason="no C++ compiler")]
+
+
+def test_kernels_as_they_are_pass() -> None:
+    mutants.check(emulated.load())
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_is_caught(mutant: Mutant) -> None:
+    assert mutants.caught_by(mutant) is not None

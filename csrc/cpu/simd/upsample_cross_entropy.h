@@ -127,7 +127,10 @@ MASKMATCH_INLINE int64_t read_rows(const CrossEntropyArgs& args, int64_t image, 
     __builtin_prefetch(static_cast<const char*>(args.target) + (pixel + kLanes) * (args.target_is_uint8 ? 1 : 8));
     const Pixels pixels = read_pixels(args, pixel, tile);
     if (any(pixels.weight != 0.0f)) {
-      tile.rows[counted++] = Row{pixels, pixel, splat(args.rows.fraction[y]), Slope{}};
+      Row& row = tile.rows[counted++];
+      row.pixels = pixels;
+      row.first = pixel;
+      row.fraction = splat(args.rows.fraction[y]);
       continue;
     }
     if (args.mode == LossMode::kGradient) continue;

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,17 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "commit": _commit(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def _commit() -> str | None:
+    """Of the sources; None where they are not a git repository."""
+    command = ["git", "-C", str(EXP_SPEED.parent), "describe", "--always", "--dirty"]
+    if shutil.which("git") is None:
+        return None
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
 def _processor() -> str:

@@ -33,6 +33,7 @@ COLUMNS = (
     "memory",
 )
 ROUNDS = 11
+LARGEST_ERROR = 1e-3  # relative, against fp64
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ def run(device: str) -> Iterator[dict[str, Any]]:
         functions: dict[str, Callable[[], Any]] = {"eager": case.eager, "compile": torch.compile(case.eager)}
         for name in sets:
             functions[f"{compiled} {name}".strip()] = _with_capability(case.fused, compiled, name)
+        errors = {name: case.error(function()) for name, function in functions.items()}
+        for name, error in errors.items():
+            if not error < LARGEST_ERROR:
+                yield shared | case.describe() | _provider(name) | {"error": error, "problem": "wrong, so not timed"}
+                del functions[name]
         times = {name: percentiles(t) for name, t in milliseconds(functions, ROUNDS, device).items()}
         memory = {name: peak_bytes(function, device) for name, function in functions.items()}
         floor_ms = _floor(case, floor)
@@ -66,17 +72,27 @@ def run(device: str) -> Iterator[dict[str, Any]]:
                 shared
                 | case.describe()
                 | measured
+                | _provider(name)
                 | {
-                    "provider": name.split()[0],
-                    "instruction_set": name.partition(" ")[2],
-                    "over_eager": times["eager"]["ms_p50"] / measured["ms_p50"],
-                    "over_compile": times["compile"]["ms_p50"] / measured["ms_p50"],
+                    "error": errors[name],
+                    "gigabytes_per_second": case.bytes / measured["ms_p50"] / 1e6,
+                    "over_eager": _over(times, "eager", measured),
+                    "over_compile": _over(times, "compile", measured),
                     "over_floor": measured["ms_p50"] / floor_ms,
                     "floor_ms": floor_ms,
                     "memory_bytes": memory[name],
-                    "memory": memory[name] / max(1, memory["eager"]),
+                    "memory": memory[name] / memory["eager"] if memory.get("eager") else None,
                 }
             )
+
+
+def _provider(name: str) -> dict[str, str]:
+    provider, _, instruction_set = name.partition(" ")
+    return {"provider": provider, "instruction_set": instruction_set}
+
+
+def _over(times: dict[str, dict[str, float]], baseline: str, measured: dict[str, float]) -> float | None:
+    return times[baseline]["ms_p50"] / measured["ms_p50"] if baseline in times else None
 
 
 def _usable_sets(found: dict[str, Any]) -> list[str]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
+from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
 from maskmatch.ops.patch_mask import IMAGENET_MEAN, IMAGENET_STD
+from maskmatch.ops.reference import spread_grid
 
 SCALES = (0.5, 0.75, 1.0)
 THRESHOLD = 0.95
@@ -20,18 +21,35 @@ THRESHOLD = 0.95
 
 @dataclass(frozen=True)
 class Case:
-    """A workload; `exps` and `bytes` are the least that it can do with."""
+    """A workload in fp32; `exps` and `bytes` are the least that it can do with.
+
+    `error` compares what `eager` or `fused` returned with the fp64 reference; more than 1e-3 is wrong.
+    """
 
     operator: str
     shape: str
     case: str
+    mode: str  # forward, or both with backward
     eager: Callable[[], Any]
     fused: Callable[[], Any]
+    error: Callable[[Any], float]
     exps: float
     bytes: float
 
     def describe(self) -> dict[str, Any]:
-        return {"operator": self.operator, "shape": self.shape, "case": self.case}
+        return {
+            "operator": self.operator,
+            "shape": self.shape,
+            "case": self.case,
+            "mode": self.mode,
+            "dtype": "float32",
+            "bytes": self.bytes,
+        }
+
+
+def relative_error(got: Tensor, exact: Tensor) -> float:
+    """The largest difference, relative to the largest value."""
+    return float((got.double() - exact).abs().max() / exact.abs().max())
 
 
 def all_cases(device: str) -> Iterator[Case]:
@@ -117,11 +135,19 @@ def pseudo_label(shape: tuple[int, int, int], trained: bool, device: str) -> Cas
         confidence, label = (total / len(scales)).max(1)
         return confidence, label
 
+    def fused() -> tuple[Tensor, Tensor]:
+        label, confidence = multiscale_pseudo_label(scales, (size, size))
+        return confidence, label
+
+    def error(result: tuple[Tensor, Tensor]) -> float:
+        with use_backend("reference"):
+            _, exact = multiscale_pseudo_label([scale.double() for scale in scales], (size, size))
+        return relative_error(result[0], exact.double())
+
     pixels = count * size * size
     return Case(
         "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8",
-        "trained network" if trained else "random logits", eager,
-        lambda: multiscale_pseudo_label(scales, (size, size)),
+        "trained network" if trained else "random logits", "forward", eager, fused, error,
         exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
     )  # fmt: skip
 
@@ -155,10 +181,16 @@ def loss(shape: tuple[int, int, int], stride: int, share: float, name: str, trai
         value = upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD)
         return torch.autograd.grad(value, logits)[0]
 
+    def error(gradient: Tensor) -> float:
+        exact = logits.detach().double().requires_grad_()
+        with use_backend("reference"):
+            value = upsample_cross_entropy(exact, small, confidence=confidence, threshold=THRESHOLD)
+        return relative_error(gradient, torch.autograd.grad(value, exact)[0])
+
     pixels = count * size * size
     return Case(
         "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/{stride}",
-        name + (", trained network" if trained else ", random logits"), eager, fused,
+        name + (", trained network" if trained else ", random logits"), "both", eager, fused, error,
         exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 8,
     )  # fmt: skip
 
@@ -184,9 +216,16 @@ def ohem(shape: tuple[int, int, int], device: str) -> Case:
         value = upsample_cross_entropy(logits, small, pixel_weight=hard, normalize=float(hardest))
         return torch.autograd.grad(value, logits)[0]
 
+    def error(gradient: Tensor) -> float:
+        exact = logits.detach().double().requires_grad_()
+        with use_backend("reference"):
+            pixels = upsample_cross_entropy(exact, small, normalize="none").flatten()
+        return relative_error(gradient, torch.autograd.grad(pixels.topk(hardest).values.mean(), exact)[0])
+
     pixels = count * size * size
     return Case(
-        "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/8", "OHEM on the per-pixel loss", eager, fused,
+        "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/8", "OHEM on the per-pixel loss", "both",
+        eager, fused, error,
         exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 8,
     )  # fmt: skip
 
@@ -209,9 +248,16 @@ def masking(shape: tuple[int, int, int, int], layout: str, device: str) -> Case:
         pixels = grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None, :height, :width]
         return ((images - mean) * scale).masked_fill_(pixels, 0.0), grid
 
+    def error(result: tuple[Tensor, Tensor]) -> float:
+        output, grid = result
+        if int(grid.sum()) != hidden * count:
+            return float("inf")
+        exact = ((images.double() - mean) * scale).masked_fill_(spread_grid(grid, patch, height, width), 0.0)
+        return relative_error(output, exact)
+
     return Case(
-        "patch_mask", "x".join(map(str, shape)), layout, eager,
-        lambda: patch_mask(images, patch, mask_ratio=ratio, seeds=seeds), exps=0, bytes=images.numel() * 5,
+        "patch_mask", "x".join(map(str, shape)), layout, "forward", eager,
+        lambda: patch_mask(images, patch, mask_ratio=ratio, seeds=seeds), error, exps=0, bytes=images.numel() * 5,
     )  # fmt: skip
 
 
@@ -227,10 +273,14 @@ def confusion(shape: tuple[int, int, int], device: str) -> Case:
         pair = (small * classes).add_(label)
         return torch.bincount(pair.flatten(), minlength=classes * classes)
 
+    def error(result: Tensor) -> float:
+        exact = matrix(F.interpolate(logits.double(), (size, size), mode="bilinear").argmax(1))
+        return float((result - exact).abs().sum() / exact.sum())
+
     pixels = count * size * size
     return Case(
-        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8", "one scale and bincount",
+        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8", "one scale and bincount", "forward",
         lambda: matrix(F.interpolate(logits, (size, size), mode="bilinear").argmax(1)),
-        lambda: matrix(multiscale_pseudo_label([logits], (size, size))[0]),
+        lambda: matrix(multiscale_pseudo_label([logits], (size, size))[0]), error,
         exps=pixels * classes, bytes=pixels * 13 + logits.numel() * 4,
     )  # fmt: skip

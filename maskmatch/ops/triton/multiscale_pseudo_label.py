@@ -54,16 +54,17 @@ def pseudo_label_kernel(
         else:
             power = tl.exp(value - tl.max(value, axis=0)[None, :])
             average += (weights[s] / tl.sum(power, axis=0))[None, :] * power
-    best, index = tl.max(tl.where(exists, average, -float("inf")), axis=0, return_indices=True)
+    # NaN has no order; where there is one, `total` is NaN too.
+    number = exists & (average == average)
+    best, index = tl.max(tl.where(number, average, -float("inf")), axis=0, return_indices=True)
     if AVERAGE_LOGITS:
         total = tl.sum(tl.where(exists, tl.exp(average - best[None, :]), 0.0), axis=0)
         best = 1 / total
     else:
-        # The largest of all NaN may be anything, their sum is NaN.
         total = tl.sum(average, axis=0)
         best = tl.where(total == total, best, total)
     pixel = line * width + x
-    tl.store(label + pixel, tl.minimum(index, classes - 1).to(tl.uint8), mask=x < width)
+    tl.store(label + pixel, index.to(tl.uint8), mask=x < width)
     tl.store(confidence + pixel, best, mask=x < width)
 
 

@@ -157,9 +157,18 @@ py::dict take_counts() {
   return result;
 }
 
+std::vector<std::pair<int, size_t>> take_launches() {
+  std::vector<std::pair<int, size_t>> result;
+  for (const emulator::Launch& launch : emulator::take_launches()) {
+    result.emplace_back(launch.threads, launch.dynamic_shared_bytes);
+  }
+  return result;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(maskmatch_emulator, module) {
+  module.def("take_launches", &take_launches, "Threads a block and bytes of dynamic shared memory of every launch");
   module.def("patch_mask", &patch_mask);
   module.def("multiscale_pseudo_label", &multiscale_pseudo_label);
   module.def("upsample_cross_entropy", &upsample_cross_entropy);

@@ -11,6 +11,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memory.h"
@@ -178,9 +179,14 @@ void reset(const Range* buffers, size_t count, uint64_t seed) {
 
 Counts counts() { return memory::counts(); }
 
+std::vector<Launch> launches;
+
+std::vector<Launch> take_launches() { return std::exchange(launches, {}); }
+
 void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range range, void (*function)(const void*)) {
   const size_t threads = static_cast<size_t>(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024) throw std::runtime_error("a block must have 1 to 1024 threads");
+  launches.push_back({static_cast<int>(threads), dynamic_shared_bytes});
   prepare_stacks(threads);
   fibers.resize(threads);
   lanes.resize(threads);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace emulator {
 
@@ -33,6 +34,13 @@ struct Counts {
 // that seed), and clears the counts.
 void reset(const Range* buffers, size_t count, uint64_t order);
 Counts counts();
+
+// What the kernels were launched with since the last call.
+struct Launch {
+  int threads;  // a block
+  size_t dynamic_shared_bytes;
+};
+std::vector<Launch> take_launches();
 
 // Runs function(call.begin) once for every thread; `call` holds the kernel's arguments. Throws std::runtime_error with
 // what a thread did wrong.

@@ -10,7 +10,7 @@ import importlib
 import json
 from pathlib import Path
 
-AREAS = ("ops", "roofline")
+AREAS = ("ops", "data", "roofline")
 
 
 def main() -> None:

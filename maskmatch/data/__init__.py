@@ -24,6 +24,8 @@ __all__ = [
     "Pair",
     "check_dataset",
     "check_fingerprint",
+    "choose_loader",
+    "dali_installed",
     "fingerprint",
     "load_dataset",
     "make_loader",
@@ -32,8 +34,8 @@ __all__ = [
     "read_pair",
 ]
 
-AUTO = {"linux": "dali"}
-"""What `data.loader auto` takes on a platform where it is installed; `torch` everywhere else."""
+AUTO = {("cpu", "linux"): "torch", ("cuda", "linux"): "dali"}
+"""What `data.loader auto` takes by device and platform, as measured (docs/data.md); `torch` where there is no DALI."""
 
 
 def make_loader(
@@ -61,7 +63,9 @@ def make_loader(
     """
     size = config.crop_size
     crop = (size, size) if isinstance(size, int) else (size[0], size[1])
-    name = choose_loader(config.loader)
+    name = choose_loader(config.loader, device)
+    if rank == 0 and (config.loader, device.type, name) == ("auto", "cuda", "torch"):
+        print("data.loader auto: DALI is not installed here, the torch loader takes over", file=sys.stderr)
     budget = int(MEMORY_SHARE * free_memory()) // world_size if config.cache == "ram" else 0
     source = Source(dataset, budget=budget)
     decode: Decoder = TorchDecoder(crop, source)
@@ -69,7 +73,7 @@ def make_loader(
         from maskmatch.data.dali_loader import DaliDecoder
 
         images = batch_size if supervised_only else 2 * batch_size
-        decode = DaliDecoder(crop, source, batch_size=images, threads=max(1, config.workers), device=device)
+        decode = DaliDecoder(crop, source, batch_size=images, threads=config.workers, device=device)
     make = BatchMaker(
         dataset,
         config,
@@ -82,15 +86,14 @@ def make_loader(
         rank=rank,
         world_size=world_size,
     )
-    # DALI has threads of its own under the one that feeds it.
-    threads = 1 if name == "dali" else max(1, config.workers)
-    return Loader(name, make, start_step=start_step, threads=threads)
+    return Loader(name, make, start_step=start_step, threads=config.workers)
 
 
-def choose_loader(name: str) -> str:
-    """`dali` or `torch`, for the option `data.loader`."""
+def choose_loader(name: str, device: torch.device) -> str:
+    """`dali` or `torch`, for the option `data.loader` and the training device."""
     if name == "auto":
-        return AUTO.get(sys.platform, "torch") if dali_installed() else "torch"
+        name = AUTO.get((device.type, sys.platform), "torch")
+        return name if name == "torch" or dali_installed() else "torch"
     if name == "dali" and not dali_installed():
         raise UserError("data.loader: expected nvidia-dali to be installed, found none (use auto or torch)")
     return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,10 @@ from maskmatch.errors import UserError
 
 
 class DaliDecoder:
-    """Weak views on `device`.
+    """Weak views on `device`; safe to call from several threads, which take turns.
 
-    Bytes and parameters are handed in, so a batch depends on its items alone. A pipeline runs one batch at a
-    time: call it from one thread.
+    Bytes and parameters are handed in, so a batch depends on its items alone. Images that are kept in memory
+    are handed in decoded.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class DaliDecoder:
         self.crop = crop
         self.source = source
         self.device = device
+        self._turn = Lock()
         on_gpu = device.type == "cuda"
-        self.pipeline = _pipeline(
+        self.pipeline = weak_view_pipeline(
             crop,
             on_gpu,
+            source.keeps,
             batch_size=batch_size,
             num_threads=threads,
             device_id=(device.index or 0) if on_gpu else None,
@@ -46,13 +49,13 @@ class DaliDecoder:
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, list[Geometry]]:
         """Weak views, uint8 [N, H, W, 3], and how each was cut out."""
-        files, sizes = zip(*(self.source.encoded(pair) for pair, _ in items), strict=True)
+        images, sizes = zip(*(self._input(pair) for pair, _ in items), strict=True)
         geometries = [
             plan(height, width, sample, self.crop) for (height, width), (_, sample) in zip(sizes, items, strict=True)
         ]
         sources = np.array([(g.rows.source, g.columns.source) for g in geometries], np.float32)
         inputs = {
-            "files": [np.frombuffer(file, np.uint8) for file in files],
+            "images": list(images),
             "start": np.ascontiguousarray(sources[..., 0]),
             "end": np.ascontiguousarray(sources[..., 1]),
             "size": np.array([g.size for g in geometries], np.float32),
@@ -60,10 +63,19 @@ class DaliDecoder:
         }
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
-            (views,) = self.pipeline.run(stream, **inputs)
+            with self._turn:
+                (views,) = self.pipeline.run(stream, **inputs)
         except RuntimeError as error:
             raise self._named([pair for pair, _ in items], error) from error
         return torch.from_dlpack(views.as_tensor()), geometries
+
+    def _input(self, pair: Pair) -> tuple[np.ndarray, tuple[int, int]]:
+        """What the pipeline takes of an image, and its (height, width)."""
+        if self.source.keeps:
+            image = self.source.image(pair)
+            return image, (image.shape[0], image.shape[1])
+        content, size = self.source.encoded(pair)
+        return np.frombuffer(content, np.uint8), size
 
     def _named(self, pairs: Sequence[Pair], error: RuntimeError) -> UserError:
         """DALI names no file: decode the batch's files again to find the broken one."""
@@ -80,17 +92,20 @@ class DaliDecoder:
 
 
 @pipeline_def
-def _pipeline(crop: tuple[int, int], on_gpu: bool) -> Any:
-    """Files and geometry -> padded weak views."""
-    files, start, end, size, flip = (
-        fn.external_source(name=name, batch=True) for name in ("files", "start", "end", "size", "flip")
-    )
-    images: Any = fn.decoders.image(
-        files,
-        device="mixed" if on_gpu else "cpu",
-        output_type=types.DALIImageType.RGB,
-        adjust_orientation=False,
-    )
+def weak_view_pipeline(crop: tuple[int, int], on_gpu: bool, decoded: bool) -> Any:
+    """Files (or decoded images) and geometry -> padded weak views, uint8 [N, H, W, 3]."""
+    start, end, size, flip = (fn.external_source(name=name, batch=True) for name in ("start", "end", "size", "flip"))
+    images: Any = fn.external_source(name="images", batch=True, layout="HWC" if decoded else None)
+    if not decoded:
+        images = fn.decoders.image(
+            images,
+            device="mixed" if on_gpu else "cpu",
+            output_type=types.DALIImageType.RGB,
+            adjust_orientation=False,  # the source sees to it
+            jpeg_fancy_upsampling=True,  # on the GPU as on the CPU
+        )
+    elif on_gpu:
+        images = images.gpu()
     images = fn.resize(
         images,
         size=size,

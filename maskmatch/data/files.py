@@ -123,7 +123,7 @@ def read_mask(path: Path, table: np.ndarray) -> np.ndarray:
     if stored.size and int(stored.max()) >= len(table):
         expected = f"expected at most {len(table) - 1}, got {stored.max()}"
         raise FileError(f"mask value: {expected} (16 bits? data.mask_values lists the value of each class)", path)
-    return table[stored]
+    return cv2.LUT(stored, table) if stored.dtype == np.uint8 and len(table) == 256 else table[stored]
 
 
 def read_pair(image: Path, mask: Path, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

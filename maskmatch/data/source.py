@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from maskmatch.data.dataset import Dataset, Pair
-from maskmatch.data.files import FileError, Header, decode, mask_size, read_bytes, read_header, read_mask
+from maskmatch.data.files import JPEG_END, FileError, Header, decode, mask_size, read_bytes, read_header, read_mask
 
 MEMORY_SHARE = 0.5
 """Part of the free memory that decoded images may fill."""
@@ -28,6 +28,11 @@ class Source:
         self._kept: dict[Pair | Path, np.ndarray] = {}  # an image by its pair, as the mask may decide how it is turned
         self._headers: dict[Path, Header] = {}
         self._lock = threading.Lock()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether decoded images are kept."""
+        return self._budget > 0
 
     def image(self, pair: Pair) -> np.ndarray:
         """The image, uint8 [H, W, 3], as its mask fits it; do not write to it."""
@@ -50,7 +55,9 @@ class Source:
         content = read_bytes(pair.image)
         header = self._header(pair, content)
         size = _mask_size(pair, header)
-        if (header.format, header.mode) in _PLAIN and (header.orientation == 1 or header.as_stored(size)):
+        upright = header.orientation == 1 or header.as_stored(size)
+        cut = header.format == "JPEG" and not content.endswith(JPEG_END)  # or something follows: Pillow tells
+        if upright and not cut and (header.format, header.mode) in _PLAIN:
             return content, (header.height, header.width)
         image = decode(content, pair.image, header, size)
         height, width = image.shape[:2]

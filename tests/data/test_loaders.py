@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from maskmatch.batch import Batch
 from maskmatch.config import DataConfig
 from maskmatch.data import Loader, load_dataset, make_loader
 from maskmatch.data.sampling import UNLABELED, samples_of_step
+from maskmatch.data.source import Source
 from maskmatch.errors import UserError
 
 needs_dali = pytest.mark.skipif(not data.dali_installed(), reason="DALI is not installed")
@@ -94,15 +97,20 @@ def test_padding_is_marked(folder: DataConfig, name: str) -> None:
     assert (batch.target[:, :, 40:] == 255).all()
 
 
+def near(a: Batch, b: Batch, strong: float) -> None:
+    """Masks agree, weak views to 0.5 on average of an image, strong ones to `strong`."""
+    assert torch.equal(a.target, b.target)
+    assert torch.equal(a.valid, b.valid)  # type: ignore[arg-type]
+    assert torch.equal(a.seeds, b.seeds)  # type: ignore[arg-type]
+    for ours, theirs in ((a.images, b.images), (a.weak, b.weak)):
+        # Measured on the CPU: 0.16 to 0.25.
+        assert (ours.float() - theirs.float()).abs().mean((1, 2, 3)).max() < 0.5  # type: ignore[union-attr]
+    assert (a.strong.float() - b.strong.float()).abs().mean() < strong  # type: ignore[union-attr]
+
+
 def compare(config: DataConfig, steps: int) -> None:
     for a, b in zip(take(config, "dali", steps), take(config, "torch", steps), strict=True):
-        assert torch.equal(a.target, b.target)
-        assert torch.equal(a.valid, b.valid)  # type: ignore[arg-type]
-        assert torch.equal(a.seeds, b.seeds)  # type: ignore[arg-type]
-        for ours, theirs in ((a.images, b.images), (a.weak, b.weak)):
-            # Measured: 0.16 to 0.25 on average of an image.
-            assert (ours.float() - theirs.float()).abs().mean((1, 2, 3)).max() < 0.5  # type: ignore[union-attr]
-        assert (a.strong.float() - b.strong.float()).abs().mean() < 0.5  # type: ignore[union-attr]
+        near(a, b, strong=0.5)
 
 
 @needs_dali
@@ -118,8 +126,10 @@ def test_loaders_agree_on_photographs(camvid: DataConfig) -> None:
 @needs_dali
 def test_loaders_agree_on_unusual_files(folder: DataConfig) -> None:
     root = Path(str(folder.root))
-    for index, mode in ((2, "P"), (4, "RGBA"), (6, "L"), (8, "P")):
+    for index, mode in ((2, "P"), (4, "RGBA"), (6, "L"), (8, "1")):
         Image.open(root / f"images/{index}.png").convert(mode).save(root / f"images/{index}.png")
+    Image.open(root / "images/7.jpg").convert("CMYK").save(root / "images/7.jpg")
+    Image.open(root / "images/9.jpg").save(root / "images/9.jpg", format="WEBP", lossless=True)
     for index in (1, 3):
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -210,27 +220,114 @@ def test_close_ends_the_threads(folder: DataConfig, name: str) -> None:
 
 
 def test_auto_follows_a_table(folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
     monkeypatch.setattr(data, "dali_installed", lambda: True)
-    for platform, expected in (("linux", "dali"), ("darwin", "torch"), ("win32", "torch")):
+    for platform, on_gpu in (("linux", "dali"), ("darwin", "torch"), ("win32", "torch")):
         monkeypatch.setattr("sys.platform", platform)
-        assert data.choose_loader("auto") == expected
+        assert [data.choose_loader("auto", device) for device in (cuda, CPU)] == [on_gpu, "torch"]
+    assert data.choose_loader("dali", CPU) == "dali"
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(data, "dali_installed", lambda: False)
-    assert data.choose_loader("auto") == "torch"
+    assert data.choose_loader("auto", cuda) == "torch"
     with pytest.raises(UserError, match=r"data\.loader: .*nvidia-dali"):
         open_loader(folder, "dali")
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("name", LOADERS)
-def test_batches_on_a_gpu_are_those_of_the_cpu(folder: DataConfig, name: str) -> None:
+def test_the_cache_changes_nothing(folder: DataConfig, name: str) -> None:
+    """Not even when the files are gone, once every image was read."""
+    expected = take(folder, name, 9)
+    cached = dataclasses.replace(folder, cache="ram")
+    with open_loader(cached, name) as loader:
+        found = [next(loader) for _ in range(4)]
+        shutil.rmtree(str(folder.root))
+        found += [next(loader) for _ in range(5)]
+    assert all(equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_the_cache_keeps_to_its_budget(folder: DataConfig, capsys: pytest.CaptureFixture) -> None:
+    dataset = load_dataset(folder, supervised_only=False)
+    source = Source(dataset, budget=20_000)  # two images of about 9 KB, and the one that overflows it
+    for _ in range(2):
+        for pair in dataset.unlabeled:
+            source.image(pair)
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"data\.cache ram: 3 of 13 images and masks fill the 0\.0 GB .* decoded each time\n", said)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("damaged", [None, b"", b"no image", 900])
+def test_a_broken_file_can_be_skipped(
+    folder: DataConfig, name: str, damaged: bytes | int | None, capsys: pytest.CaptureFixture
+) -> None:
+    """The next of the list takes its place, in every run alike; each is named once and counted."""
+    image, mask = (Path(str(folder.root)) / file for file in ("images/5.jpg", "masks/1.png"))
+    mask.write_bytes(b"")
+    if damaged is None:
+        image.unlink()
+    else:
+        image.write_bytes(image.read_bytes()[:damaged] if isinstance(damaged, int) else damaged)
+    skipping = dataclasses.replace(folder, on_error="skip")
+    with open_loader(skipping, name) as loader:
+        found = [next(loader) for _ in range(6)]
+        assert loader.skipped == (image, mask)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("skipped from now on: ") for line in lines)
+    assert {Path(line.split(": ")[-1]) for line in lines} == {image, mask}
+    resumed = take(skipping, name, 2, start_step=4)
+    assert all(equal(a, b) for a, b in zip(found[4:], resumed, strict=True))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_skipping_ends_where_nothing_is_left(folder: DataConfig, name: str) -> None:
+    for path in (Path(str(folder.root)) / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="at least one readable image, got none in a list of 3"):
+        take(dataclasses.replace(folder, on_error="skip"), name, 1)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_mask_that_changes_during_training_is_named(folder: DataConfig, name: str) -> None:
+    path = Path(str(folder.root)) / "masks/1.png"
+    with Image.open(path) as mask:
+        size = mask.size
+    for changed, message in (
+        (Image.new("L", size, 9), "known classes"),
+        (Image.new("L", (5, 5)), "image's size, got 5x5"),
+    ):
+        changed.save(path)
+        with pytest.raises(UserError, match=rf"{message}.*masks/1\.png"):
+            take(folder, name, 3)
+
+
+@needs_dali
+@pytest.mark.parametrize("decoded", [False, True])
+def test_the_graph_for_a_gpu(decoded: bool) -> None:
+    """It is constructed, so that its operators exist for the devices; only building it needs a driver."""
+    from maskmatch.data.dali_loader import weak_view_pipeline
+
+    options = {"batch_size": 4, "num_threads": 1, "device_id": 0, "exec_dynamic": True}
+    (node,) = weak_view_pipeline((32, 32), True, decoded, **options)._graph_out
+    chain = []
+    while node.source.inputs:
+        chain.append((type(node.source._op).__name__, node.source._op.device))
+        node = node.source.inputs[0]
+    assert chain[:3] == [("Pad", "gpu"), ("Flip", "gpu"), ("Resize", "gpu")]
+    assert chain[3:] == ([] if decoded else [("Image", "mixed")])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cache", ["none", "ram"])
+@pytest.mark.parametrize("name", LOADERS)
+def test_batches_on_a_gpu_are_those_of_the_cpu(folder: DataConfig, name: str, cache: str) -> None:
+    """By the same bounds as the two loaders on the CPU; the strong view rounds differently there."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     device = torch.device("cuda")
-    with open_loader(folder, name, device=device) as on_gpu, open_loader(folder, name) as on_cpu:
+    config = dataclasses.replace(folder, cache=cache)
+    with open_loader(config, name, device=device) as on_gpu, open_loader(config, name) as on_cpu:
         for _ in range(5):
-            for ours, theirs in zip(next(on_gpu), next(on_cpu), strict=True):
-                assert ours is not None
-                assert ours.device.type == "cuda"
-                # Decoders on a GPU round differently, and so does its strong view.
-                assert (ours.cpu().float() - theirs.float()).abs().mean() < 3  # type: ignore[union-attr]
+            ours, theirs = next(on_gpu), next(on_cpu)
+            assert all(tensor is not None and tensor.device.type == "cuda" for tensor in ours)
+            moved = Batch(*(None if tensor is None else tensor.cpu() for tensor in ours))  # type: ignore[arg-type]
+            near(moved, theirs, strong=3.0)

@@ -1,0 +1,151 @@
+"""The loaders against the field's: a PIL and torchvision DataLoader with two workers, doing the same work.
+
+Drawn photographs of 500x375 pixels as JPEG of about 60 KB, masks as palette PNG; crops of 320 pixels, batches of 8.
+The labelled stream gives normalised images and masks; the unlabelled one gives normalised weak and strong views and
+what CutMix needs. Every provider has two workers (threads or processes), and all are timed in turns.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from data_baseline import baseline_loader
+from measure import machine, percentiles
+from PIL import Image
+
+from maskmatch.config import DataConfig
+from maskmatch.data import choose_loader, dali_installed, load_dataset, make_loader
+from maskmatch.ops import patch_mask
+
+COLUMNS = ("stream", "provider", "cache", "default", "images_per_second", "over_baseline", "ms_p50")
+IMAGES = 64
+HEIGHT, WIDTH = 375, 500
+CROP = 320
+BATCH = 8
+WORKERS = 2
+CLASSES = 21
+ROUNDS = 7
+BATCHES = 12  # timed in a round
+AHEAD = 8  # taken untimed before, so that nothing is timed that was prepared in the pause
+PAUSE = 1.0  # seconds between two rounds, in which a provider fills its queue and comes to rest
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def run(device: str) -> Iterator[dict[str, Any]]:
+    """One record for each stream, provider and cache."""
+    shared = machine(device) | {"area": "data", "shape": f"{BATCH}x3x{CROP}x{CROP}", "workers": WORKERS}
+    auto = choose_loader("auto", torch.device(device))
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder))
+        for stream in ("unlabeled", "labeled"):
+            times = _times(Path(folder), stream, device)
+            baseline = statistics.median(times["baseline", "none"])
+            for (provider, cache), seconds in times.items():
+                batch = statistics.median(seconds)
+                yield (
+                    shared
+                    | percentiles([1e3 * s for s in seconds])
+                    | {"stream": stream, "provider": provider, "cache": cache, "default": provider == auto}
+                    | {"images_per_second": BATCH / batch, "over_baseline": baseline / batch}
+                )
+
+
+def write_data(root: Path) -> None:
+    """Images with masks and the lists of both streams, as a folder data set."""
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    for index in range(IMAGES):
+        image, mask = draw(index)
+        Image.fromarray(image).save(root / f"images/{index}.jpg", quality=90)
+        stored = Image.fromarray(mask)
+        stored.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
+        stored.save(root / f"masks/{index}.png")
+    # The unlabelled stream is timed with a labelled one that costs next to nothing.
+    Image.new("RGB", (1, 1)).save(root / "images/dot.png")
+    Image.new("L", (1, 1)).save(root / "masks/dot.png")
+    (root / "all.txt").write_text("".join(f"images/{i}.jpg masks/{i}.png\n" for i in range(IMAGES)))
+    (root / "dot.txt").write_text("images/dot.png masks/dot.png\n")
+
+
+def draw(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture with structure at every scale, as photographs have, and a mask of blobs."""
+    rng = np.random.default_rng(index)
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
+    for cells, amplitude in ((6, 54), (24, 30), (90, 16), (250, 6)):
+        noise = rng.standard_normal((cells * 3 // 4, cells, 3)).astype(np.float32)
+        image += amplitude * cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for _ in range(12):
+        center, axes = (rng.integers(0, (WIDTH, HEIGHT)).tolist(), rng.integers(10, 90, 2).tolist())
+        ellipse = (center, axes, float(rng.integers(180)), 0, 360)
+        cv2.ellipse(image, *ellipse, rng.integers(0, 256, 3).tolist(), -1, cv2.LINE_AA)
+        cv2.ellipse(mask, *ellipse, int(rng.integers(1, CLASSES)), -1)
+    image += 5 * rng.standard_normal(image.shape)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def _times(root: Path, stream: str, device: str) -> dict[tuple[str, str], list[float]]:
+    """Seconds a batch of every provider, one value a round; all providers in every round."""
+    providers = ["torch"] + (["dali"] if dali_installed() else [])
+    with ExitStack() as stack:
+        batches: dict[tuple[str, str], Iterator[Any]] = {
+            ("baseline", "none"): iter(baseline_loader(root, stream, BATCH, CROP, WORKERS, MEAN, STD))
+        }
+        for provider in providers:
+            for cache in ("none", "ram"):
+                batches[provider, cache] = _ours(stack, root, stream, provider, cache, device)
+        times: dict[tuple[str, str], list[float]] = {name: [] for name in batches}
+        for _ in range(2 * IMAGES // BATCH):  # fills the caches and warms everything up
+            for iterator in batches.values():
+                next(iterator)
+        for _ in range(ROUNDS):
+            for name, iterator in batches.items():
+                time.sleep(PAUSE)
+                times[name].append(_seconds_a_batch(iterator))
+    return times
+
+
+def _seconds_a_batch(batches: Iterator[Any]) -> float:
+    for _ in range(AHEAD):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(BATCHES):
+        next(batches)
+    return (time.perf_counter() - start) / BATCHES
+
+
+def _ours(stack: ExitStack, root: Path, stream: str, provider: str, cache: str, device: str) -> Iterator[Any]:
+    """Normalised batches of a stream; UniMatch's settings of VOC."""
+    config = DataConfig(
+        name="folder", root=str(root), labeled="all.txt" if stream == "labeled" else "dot.txt", unlabeled="all.txt",
+        val="all.txt", num_classes=CLASSES, crop_size=CROP, scale_range=(0.5, 2.0), brightness=0.5, contrast=0.5,
+        saturation=0.5, hue=0.25, grayscale=0.2, workers=WORKERS, loader=provider, cache=cache,  # type: ignore[arg-type]
+    )  # fmt: skip
+    supervised = stream == "labeled"
+    loader = stack.enter_context(
+        make_loader(
+            load_dataset(config, supervised_only=supervised),
+            config,
+            batch_size=BATCH,
+            seed=random.randrange(2**31),
+            device=torch.device(device),
+            supervised_only=supervised,
+        )
+    )
+
+    def normalized() -> Iterator[Any]:
+        for batch in loader:
+            views = [batch.images] if supervised else [batch.weak, batch.strong]
+            yield [patch_mask(view, CROP, mask_ratio=0.0, mean=MEAN, std=STD)[0] for view in views if view is not None]
+
+    return normalized()

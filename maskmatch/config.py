@@ -167,6 +167,10 @@ class TrainConfig:
     networks without BatchNorm."""
     checkpoint_activations: bool = False
     """Keep only the inputs of the network's blocks and compute the rest again in the backward pass, to save memory."""
+    max_skipped_steps: int = 20
+    """Steps in a row whose loss or gradient may be infinite or NaN, and which are skipped, before the run ends."""
+    select: Literal["teacher", "student"] = "teacher"
+    """Whose mIoU on val decides which checkpoint is the best."""
     validate_every: int | None = None
     """Steps between validations; default a tenth of the run."""
     checkpoint_every: int | None = None
@@ -240,6 +244,7 @@ def validate(config: Config) -> None:
         ("train.lr_batch_size", train.lr_batch_size, train.lr_batch_size >= 1, "at least 1"),
         ("train.seed", train.seed, 0 <= train.seed < 2**31, "a number from 0 to 2147483647"),
         ("train.validate_every", train.validate_every, (train.validate_every or 1) >= 1, "at least 1"),
+        ("train.max_skipped_steps", train.max_skipped_steps, train.max_skipped_steps >= 1, "at least 1"),
         ("train.keep_checkpoints", train.keep_checkpoints, train.keep_checkpoints >= 1, "at least 1"),
         ("train.checkpoint_every", train.checkpoint_every, (train.checkpoint_every or 1) >= 1, "at least 1"),
     ]

@@ -38,7 +38,8 @@ class State:
     best_miou: float  # on val; -1 before the first validation
     config: dict[str, Any]
     data: dict[str, Any] | None = None  # fingerprint of the batches; None in checkpoints of before it was kept
-    unlogged: list[dict[str, Any]] = field(default_factory=list)  # measures of the steps since the last record
+    best_step: int = 0  # when that was
+    unlogged: dict[str, Any] = field(default_factory=dict)  # what the steps since the last record have measured
     finished_step: bool = True  # False where the run was stopped before `step` was validated and logged
 
     @property

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import resource
 import statistics
 import time
-from collections import deque
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from maskmatch import ops
+from maskmatch.batch import Batch
 from maskmatch.config import Config
 from maskmatch.data import (
     Dataset,
@@ -35,13 +33,13 @@ from maskmatch.models import Student, build_student, check_crop, init_from
 from maskmatch.signals import StopError, StopSignal
 from maskmatch.training import checkpoint, distributed
 from maskmatch.training.distributed import World
-from maskmatch.training.readback import Readback
+from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
+from maskmatch.training.records import LOG_EVERY, Recorder, finite
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
 from maskmatch.training.schedules import global_batch, resolve
 from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import Display, MetricsLog
 
-LOG_EVERY = 10  # steps
 PICTURES = 6  # validation images in predictions.png
 
 
@@ -102,17 +100,28 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
     run.world.barrier()
     if run.world.leads:
         display.say(
-            f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}, "
-            f"best teacher {summary['best_miou']:.4f}; everything is in {run.folder}"
+            f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}; best "
+            f"{summary['select']} {summary['best_miou']:.4f}, step {summary['best_step']}; "
+            f"everything is in {run.folder}"
         )
     return summary
 
 
 def _train_step(run: Run) -> None:
+    started = time.perf_counter()
+    accumulate = run.config.train.accumulate
     with run.train_step.phases("data wait"):
-        batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
+        run.batches = [next(run.loader) for _ in range(accumulate)]
+    run.wait_seconds.append(time.perf_counter() - started)
+    logs = _is_logged(run.step + 1)
+    truths = (
+        [run.loader.truth(run.step * accumulate + i) for i in range(accumulate)]
+        if logs and run.has_pseudo_labels
+        else []
+    )
+    truths = [None if truth is None else truth.to(run.device, non_blocking=True) for truth in truths]
     try:
-        run.pending.append(run.train_step(batches, run.step))
+        run.recorder.pending.append(run.train_step(run.batches, run.step, truths=truths, compare=logs))
     except (ValueError, RuntimeError) as error:  # the latter from torch.compile
         if "more than 1 value per channel" not in str(error):  # BatchNorm after a global pooling
             raise
@@ -138,14 +147,17 @@ class Run:
     loader: Loader
     validator: Validator
     log: MetricsLog | None  # of the leading process
+    recorder: Recorder
+    watch: CollapseWatch
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
     saved_step: int = 0  # of the last checkpoint
-    best_miou: float = -1.0
+    best_miou: float = -1.0  # of the network that `train.select` names
+    best_step: int = 0
     notes: list[str] = field(default_factory=list)  # lines for the user on how the run was resumed
     step_seconds: list[float] = field(default_factory=list)
-    pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last record, on the device
-    unread: deque[UnreadRecord] = field(default_factory=deque)
+    wait_seconds: list[float] = field(default_factory=list)  # of them, for data
+    batches: list[Batch] = field(default_factory=list)  # of the last step
 
     def headline(self) -> str:
         data, train = self.dataset, self.config.train
@@ -167,26 +179,17 @@ class Run:
             optimizer=self.train_step.optimizer.state_dict(),
             scaler=self.train_step.scaler.state_dict(),
             best_miou=self.best_miou,
+            best_step=self.best_step,
             config=asdict(self.config),
             data=self.fingerprint,
-            unlogged=self.pending,
+            unlogged=self.recorder.state_dict(),
             finished_step=self.finished_step,
         )
 
-
-@dataclass
-class UnreadRecord:
-    """A record of metrics.jsonl whose losses are still on their way to the host."""
-
-    step: int
-    lr: float
-    names: list[str]
-    losses: Readback  # their means, by `names`
-    measured: dict[str, Any]  # by the validation
-
-    def read(self) -> dict[str, Any]:
-        losses = dict(zip(self.names, self.losses.read(), strict=True))
-        return {"step": self.step, "lr": self.lr, **losses, **self.measured}
+    @property
+    def has_pseudo_labels(self) -> bool:
+        """Whether the next step has pseudo-labels."""
+        return len(self.train_step.method.weights(self.step)) > 1
 
 
 def prepare(config: Config, student: Student | None = None) -> Run:
@@ -208,7 +211,9 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     network = distributed.synchronize_batchnorm(student.network, world, device)
     student = replace(student, network=network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
-    train_step = TrainStep(student.network, teacher, make_method(config.method, student), config.train, world)
+    counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
+    method = make_method(config.method, student)
+    train_step = TrainStep(student.network, teacher, method, config.train, world, counter)
     data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
     networks = student.network, teacher.network
     state, notes = world.share(resume(config, data, folder, *networks) if world.leads else (None, []))
@@ -245,13 +250,15 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         train_step=train_step,
         loader=loader,
         validator=Validator(student, val, dataset.mask_table, dataset.num_classes, device, total=world.sum),
-        log=MetricsLog(folder, state.last_record if state else 0) if world.leads else None,
+        log=MetricsLog(folder, state.last_record if state else 0, dataset.class_names) if world.leads else None,
+        recorder=Recorder(train_step),
+        watch=CollapseWatch(dataset.class_names, config.method.threshold),
         notes=notes,
     )
     if state:
         run.step = run.saved_step = state.step
-        run.finished_step, run.best_miou = state.finished_step, state.best_miou
-        run.pending = [{name: loss.to(device) for name, loss in losses.items()} for losses in state.unlogged]
+        run.finished_step, run.best_miou, run.best_step = state.finished_step, state.best_miou, state.best_step
+        run.recorder.load_state_dict(state.unlogged)
     return run
 
 
@@ -266,17 +273,19 @@ def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
     if validates:
         with stop.raising() if run.world.size == 1 else nullcontext():  # processes stop together, after it
             student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
-        best = teacher.miou > run.best_miou
-        run.best_miou = max(run.best_miou, teacher.miou)
+        selected = teacher.miou if train.select == "teacher" else student.miou
+        best = selected > run.best_miou
+        if best:
+            run.best_miou, run.best_step = selected, run.step
         measured = {
             "miou_student": student.miou,
             "miou_teacher": teacher.miou,
-            "iou_student": _finite(student.iou),
-            "iou_teacher": _finite(teacher.iou),
+            "iou_student": [finite(iou) for iou in student.iou],
+            "iou_teacher": [finite(iou) for iou in teacher.iou],
         }
         display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}")
-    if run.step == 1 or run.step % LOG_EVERY == 0 or validates or saves:
-        run.unread.append(_start_record(run, measured))
+    if _is_logged(run.step) or validates or saves:
+        run.recorder.start(run.step, measured)
     _write_records(run, display, wait=last)
     run.finished_step = True
     if saves or best:
@@ -285,32 +294,56 @@ def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
 
 def _save(run: Run, display: Display, *, best: bool = False) -> None:
     _write_records(run, display, wait=True)
-    run.saved_step = run.step
+    run.saved_step, state = run.step, run.state()
     if run.log is None:
         return
     run.log.sync()
     keep = run.config.train.keep_checkpoints
-    networks = run.student.network, run.teacher.network
-    checkpoint.save(run.folder / "checkpoints", *networks, run.state(), best=best, keep=keep)
-
-
-def _start_record(run: Run, measured: dict[str, Any]) -> UnreadRecord:
-    """The means of the losses since the last record, sent to the host without waiting for them."""
-    names = sorted({name for losses in run.pending for name in losses})
-    means = [torch.stack([losses[name] for losses in run.pending if name in losses]).mean() for name in names]
-    run.pending.clear()
-    return UnreadRecord(
-        run.step, run.train_step.optimizer.param_groups[0]["lr"], names, Readback(torch.stack(means)), measured
-    )
+    checkpoint.save(run.folder / "checkpoints", run.student.network, run.teacher.network, state, best=best, keep=keep)
 
 
 def _write_records(run: Run, display: Display, *, wait: bool) -> None:
-    """Log the records whose losses have arrived, all of them with `wait`."""
-    while run.unread and (wait or run.unread[0].losses.arrived()):
-        record = run.unread.popleft().read()
-        display.update(record["step"], record, _images_per_second(run) or 0.0)
+    """Log the records whose numbers have arrived, all of them with `wait`, and look whether the run is well."""
+    for record in run.recorder.finished(wait=wait):
+        step = record.values["step"]
+        display.update(step, record.values, _images_per_second(run) or 0.0)
         if run.log:
-            run.log.write(record)
+            run.log.write(record.values)
+            run.log.write_unrepeatable(step, _timings(run, record.steps))
+        for warning in run.watch(record.steps, record.counts) if record.counts else []:
+            display.say(f"warning, step {step}: {warning}")
+        if record.skipped_in_a_row >= run.config.train.max_skipped_steps:
+            raise UserError(_fault(run, record.skipped_in_a_row))
+
+
+def _fault(run: Run, skipped: int) -> str:
+    """Why no step was taken any more: which loss, and with which images."""
+    fault = run.train_step.find_fault(run.batches, run.step - 1)
+    lines = f"the loss or a gradient was not finite in {skipped} steps in a row, which were skipped"
+    if fault is None:
+        return f"{lines}; step {run.step} by itself is in order: try a lower --train.lr"
+    name, what = fault
+    first = (run.step - 1) * run.config.train.accumulate
+    steps = range(first, first + run.config.train.accumulate)
+    images = [str(path) for step in steps for path in run.loader.images(step, labeled=name == "loss_x")]
+    return f"{lines}: in step {run.step} {what} in {name}, with {', '.join(images)}; try a lower --train.lr" + (
+        " or --train.precision bf16" if run.config.train.precision == "fp16" else ""
+    )
+
+
+def _timings(run: Run, steps: int) -> dict[str, float]:
+    """Of the last `steps` steps: what no second run has alike, and so is no part of metrics.jsonl."""
+    seconds, waits = sum(run.step_seconds[-steps:]), sum(run.wait_seconds[-steps:])
+    images = _images_a_step(run) * len(run.step_seconds[-steps:])
+    return {
+        "images_per_second": images / seconds if seconds else 0.0,
+        "data_wait": waits / seconds if seconds else 0.0,
+        "peak_memory_mb": _peak_memory_mb(run.device),
+    }
+
+
+def _is_logged(step: int) -> bool:
+    return step == 1 or step % LOG_EVERY == 0
 
 
 def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
@@ -330,8 +363,12 @@ def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
         "miou_student": final["miou_student"],
         "miou_teacher": final["miou_teacher"],
         "best_miou": run.best_miou,
+        "best_step": run.best_step,
+        "select": run.config.train.select,
+        "skipped_steps": final["skipped_steps"],
         "images_per_second": _images_per_second(run),
         "step_ms": 1e3 * statistics.median(run.step_seconds) if run.step_seconds else None,
+        "data_wait_ms": 1e3 * statistics.median(run.wait_seconds) if run.wait_seconds else None,
         "peak_memory_mb": _peak_memory_mb(run.device),
         "steps": run.config.train.steps,
         "fused": run.config.fused,
@@ -347,8 +384,12 @@ def _images_per_second(run: Run) -> float | None:
     """Labelled and unlabelled images together, waiting for data included, validation and saving not."""
     if not run.step_seconds:
         return None
+    return _images_a_step(run) * len(run.step_seconds) / sum(run.step_seconds)
+
+
+def _images_a_step(run: Run) -> int:
     streams = 1 if run.config.method.supervised_only else 2
-    return streams * global_batch(run.config.train, run.world.size) * len(run.step_seconds) / sum(run.step_seconds)
+    return streams * global_batch(run.config.train, run.world.size)
 
 
 def _peak_memory_mb(device: torch.device) -> float:
@@ -356,8 +397,3 @@ def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _finite(values: list[float]) -> list[float | None]:
-    """JSON has no NaN: null for classes that do not occur."""
-    return [None if math.isnan(value) else value for value in values]

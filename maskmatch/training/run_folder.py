@@ -20,6 +20,7 @@ FREE_ON_RESUME = {
     *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
     *("batch_size", "accumulate"),  # only their product counts, with the processes: the data's fingerprint has it
     *("device", "compile", "workers", "loader", "cache", "on_error", "keep_checkpoints"),
+    *("checkpoint_activations", "max_skipped_steps"),
     *("num_classes", "class_names", "root", "encoder_weights"),
 }
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskmatch.batch import Batch
+from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.errors import UserError
 from maskmatch.method import DIVISORS, MaskMatch, PseudoLabels, Teacher
@@ -20,7 +21,9 @@ from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.models import Student
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
+from maskmatch.training.nonfinite import NonFiniteGuard
 from maskmatch.training.phases import Phases
+from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.schedules import make_optimizer, set_learning_rate
 
 
@@ -45,6 +48,7 @@ class TrainStep:
         method: gives the branches and their losses.
         config: precision, compilation, branches, optimizer and schedule; resolved.
         world: the processes that take this step together.
+        counter: adds up what the pseudo-labels are, if there is one.
 
     Raises:
         UserError: the options do not go together with the network.
@@ -57,6 +61,7 @@ class TrainStep:
         method: MaskMatch,
         config: TrainConfig,
         world: World | None = None,
+        counter: PseudoLabelCounter | None = None,
     ) -> None:
         if config.branches == "joint" and has_batchnorm(network):
             raise UserError(
@@ -71,11 +76,12 @@ class TrainStep:
                 )
             checkpoint_activations(network)
         self.network, self.teacher, self.method, self.config = network, teacher, method, config
-        self.world = world or World()
+        self.world, self.counter = world or World(), counter
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
         self.optimizer = make_optimizer(network, config, self.world.size)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.guard = NonFiniteGuard(network, self.optimizer)
         self._student, self._teacher = network, teacher.network
         if config.compile:  # beside the networks themselves, which validation runs at any size
             self._student, self._teacher = _compiled(network), _compiled(teacher.network)
@@ -83,17 +89,29 @@ class TrainStep:
         image = torch.zeros(1, 3, method.min_size, method.min_size, device=self.device)
         self._student = self.world.replicate(self._student, image)
 
-    def __call__(self, batches: Sequence[Batch], step: int) -> dict[str, Tensor]:
+    def __call__(
+        self, batches: Sequence[Batch], step: int, *, truths: Sequence[Tensor | None] = (), compare: bool = False
+    ) -> dict[str, Tensor]:
         """Train on the micro-batches of step `step`, counted from 0.
 
+        Args:
+            batches: the micro-batches.
+            step: counted from 0.
+            truths: the true classes of each batch's unlabelled images where they are known, uint8 [M, H, W]; for
+                `counter` alone.
+            compare: ask the student for its labels of the weak views as well, one forward more.
+
         Returns:
-            Scalars on the device, of the whole batch of all processes: `loss`, its parts by name, and `coverage`, the
-            share of the unlabelled pixels whose pseudo-label counts, once there are pseudo-labels.
+            Scalars on the device, of the whole batch of all processes: `loss`, its parts by name, and once there are
+            pseudo-labels `coverage`, the share of the unlabelled pixels whose pseudo-label counts, and with `compare`
+            `agreement`, the share to which student and teacher give the same label. All nan where the loss or a
+            gradient was not finite, and the step therefore not taken.
         """
         # Dropout depends on the step and the process, not on what ran before.
         torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
         set_learning_rate(self.optimizer, step, self.config)
         self.network.train()
+        self.guard.remember()
         weights = self.method.weights(step)
         with self.phases("loss"):
             pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
@@ -101,11 +119,16 @@ class TrainStep:
         # One branch after the other, each with its own backward, so that one graph at a time is kept.
         groups = [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]
         found: list[dict[str, Tensor]] = []
-        for batch in batches:
+        for batch, truth in zip_longest(batches, truths):
             pseudo = None
             if len(weights) > 1:
                 pseudo = self._pseudo_labels(batch)
-                found.append({"coverage": self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)})
+                measured = {"coverage": self.method.confident(pseudo)}
+                if compare and batch.weak is not None:
+                    measured["agreement"] = self._agreeing(batch.weak, batch, pseudo)
+                found.append({name: count / divisors["coverage"].clamp(min=1) for name, count in measured.items()})
+                if self.counter:
+                    self.counter.count(batch.target, pseudo, truth)
             for names in groups:
                 last = batch is batches[-1] and names is groups[-1]
                 with self._synchronizing(last):
@@ -115,16 +138,50 @@ class TrainStep:
                         # The processes' gradients are averaged, but the divisors make them parts of a sum.
                         self.scaler.scale(losses["loss"] * self.world.size).backward()
                 found.append({name: loss.detach() for name, loss in losses.items()})
+        names = list(dict.fromkeys(name for part in found for name in part))
+        parts = [torch.stack([part[name] for part in found if name in part]).sum() for name in names]
+        values = self.world.sum(torch.stack(parts))
         with self.phases("optimizer"):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            good = self.guard.step(values.sum(), self.scaler)
             self.optimizer.zero_grad(set_to_none=True)
         with self.phases("EMA"):
             self.world.average_statistics(self.network)
             self.teacher.update(self.network, step)
-        names = list(dict.fromkeys(name for part in found for name in part))
-        parts = [torch.stack([part[name] for part in found if name in part]).sum() for name in names]
-        return dict(zip(names, self.world.sum(torch.stack(parts)), strict=True))
+        return dict(zip(names, torch.where(good, values, torch.nan), strict=True))
+
+    def find_fault(self, batches: Sequence[Batch], step: int) -> tuple[str, str] | None:
+        """Repeat a step that was not taken, branch by branch; it waits for the device and leaves no gradients.
+
+        Returns:
+            The name of the first branch's loss that is at fault, and what is wrong with it.
+        """
+        torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
+        self.network.train()
+        self._student = self.network  # each process for itself
+        weights = self.method.weights(step)
+        pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
+        divisors = dict(zip(DIVISORS, pixels, strict=True))
+        for batch in batches:
+            pseudo = self._pseudo_labels(batch) if len(weights) > 1 else None
+            for name, weight in weights.items():
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self._losses([name], batch, pseudo, divisors)[name]
+                if not loss.isfinite():
+                    return name, f"its loss is {loss.item()}"
+                self.scaler.scale(weight * loss).backward()
+                if not self.guard.norm().isfinite():
+                    return name, "its gradient is not finite"
+        self.optimizer.zero_grad(set_to_none=True)
+        return None
+
+    @torch.no_grad()
+    def _agreeing(self, weak: Tensor, batch: Batch, pseudo: PseudoLabels) -> Tensor:
+        """Number of pixels of the weak views that the student, in eval mode, labels as the teacher does."""
+        with self.phases("student forward"), self._autocast():
+            logits = self.network.eval()(self.method.normalize(weak))
+        self.network.train()
+        label = self.method.combine([logits], batch).label
+        return ((label == pseudo.label) & (label != IGNORE_INDEX)).sum()
 
     def _synchronizing(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged in the last backward of a step only."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,16 +23,20 @@ from torch.utils.tensorboard import SummaryWriter
 
 from maskmatch.training.run_folder import write_text
 
+LOSSES = ("loss_x", "loss_u", "loss_m")
 SECONDS_BETWEEN_LINES = 5.0
 
 
 class MetricsLog:
     """metrics.jsonl and TensorBoard of one run folder, continued after `step`.
 
+    metrics.jsonl is the same, byte by byte, whenever the same command runs; timings are in TensorBoard alone.
+
     Records of later steps, left by a run that was killed after its last checkpoint, are dropped.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, class_names: Sequence[str]) -> None:
+        self.class_names = class_names
         self.path = folder / "metrics.jsonl"
         self.records = [record for record in _read(self.path) if record["step"] <= step]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
@@ -39,13 +44,25 @@ class MetricsLog:
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add one record; it has a `step`, and every number goes to TensorBoard under its own name."""
+        """Add one record; it has a `step`, and goes to TensorBoard too: lists as one number a class."""
         self.records.append(record)
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         for name, value in record.items():
-            if isinstance(value, float):
-                self.tensorboard.add_scalar(name, value, record["step"])
+            if isinstance(value, list):
+                for of_class, class_name in zip(value, self.class_names, strict=True):
+                    self._draw(f"{name}/{class_name}", of_class, record["step"])
+            elif name != "step":
+                self._draw(name, value, record["step"])
+
+    def write_unrepeatable(self, step: int, values: dict[str, float]) -> None:
+        """Timings and the like, which differ from run to run: to TensorBoard alone."""
+        for name, value in values.items():
+            self._draw(f"performance/{name}", value, step)
+
+    def _draw(self, name: str, value: float | None, step: int) -> None:
+        if value is not None:
+            self.tensorboard.add_scalar(name, value, step)
 
     def sync(self) -> None:
         """Have the records on the disk, so that no checkpoint is ahead of them."""
@@ -103,8 +120,8 @@ class Display:
 
     def update(self, step: int, record: dict[str, Any], images_per_second: float) -> None:
         """Show where the run is after `step` steps."""
-        losses = "  ".join(f"{name} {record[name]:.3f}" for name in ("loss_x", "loss_u", "loss_m") if name in record)
-        coverage = f"  coverage {record['coverage']:.0%}" if "coverage" in record else ""
+        losses = "  ".join(f"{name} {record[name]:.3f}" for name in LOSSES if record.get(name) is not None)
+        coverage = f"  coverage {record['coverage']:.0%}" if record.get("coverage") is not None else ""
         status = f"{losses}{coverage}  {images_per_second:.0f} images/s"
         self.progress.update(self.task, completed=step, status=status)
         now = time.monotonic()

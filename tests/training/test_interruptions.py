@@ -80,17 +80,20 @@ def list_lines(path):
 
 
 class StopAt(StopSignal):
-    """Receives a signal before its check number `count`."""
+    """Has received a signal from the moment it was asked `count` times."""
 
     def __init__(self, count):
-        super().__init__()
         self.count = count
+        super().__init__()
 
-    def check(self):
+    @property
+    def received(self):
         self.count -= 1
-        if self.count < 0:
-            self.received = "SIGTERM"
-        super().check()
+        return "SIGTERM" if self.count < 0 else None
+
+    @received.setter
+    def received(self, name):
+        pass
 
 
 def test_stopped_before_every_step_and_every_validation(uninterrupted, fast_options, assert_same_run, tmp_path):

@@ -25,7 +25,8 @@ def weights(run, name="teacher"):
 def test_run_folder(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     assert set(summary) == {
-        *("miou_student", "miou_teacher", "best_miou", "images_per_second", "step_ms", "peak_memory_mb"),
+        *("miou_student", "miou_teacher", "best_miou", "best_step", "select", "skipped_steps"),
+        *("images_per_second", "step_ms", "data_wait_ms", "peak_memory_mb"),
         *("steps", "fused", "loader", "skipped_files", "seed"),
     }
     assert 0 <= summary["miou_teacher"] <= summary["best_miou"] <= 1

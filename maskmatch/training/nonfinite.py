@@ -1,0 +1,75 @@
+"""Steps whose loss or gradient is not finite are skipped, without the host waiting to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import SGD, Optimizer
+
+
+class NonFiniteGuard:
+    """Takes an optimizer's steps, except where they would put a NaN or an infinity into the network.
+
+    Such a step leaves weights, optimizer and the statistics of BatchNorm as they were before it. All of this is decided
+    on the device; `skipped` and `in_a_row` count there.
+
+    Args:
+        network: whose parameters the optimizer has.
+        optimizer: one of torch's fused ones, which can skip a step on the device's word.
+    """
+
+    def __init__(self, network: nn.Module, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+        device = self.parameters[0].device
+        self.skipped = torch.zeros((), device=device)  # steps so far
+        self.in_a_row = torch.zeros((), device=device)  # of them up to now without a good one between
+        self._before: Tensor | None = None
+        if isinstance(optimizer, SGD):  # a skipped first step would leave its momentum uninitialised
+            for parameter in self.parameters:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+    def remember(self) -> None:
+        """Call it before the forward passes of a step."""
+        if self.buffers:
+            self._before = torch.cat([buffer.flatten() for buffer in self.buffers])
+
+    @torch.no_grad()
+    def step(self, loss: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
+        """Take the optimizer's step unless `loss` or a gradient is not finite; bool scalar, whether it was taken.
+
+        `scaler` is that of fp16's gradients, disabled for other precisions.
+        """
+        good = torch.isfinite(self.norm()) & torch.isfinite(loss)
+        if scaler.is_enabled():  # it looks at the gradients alone
+            next(self._gradients()).add_(torch.where(good, 0.0, torch.nan))
+        else:
+            self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
+        scaler.step(self.optimizer)
+        scaler.update()
+        if self._before is not None:
+            after = torch.cat([buffer.flatten() for buffer in self.buffers])
+            kept = torch.where(good, after, self._before).split([buffer.numel() for buffer in self.buffers])
+            views = [part.view_as(buffer) for part, buffer in zip(kept, self.buffers, strict=True)]
+            torch._foreach_copy_(self.buffers, views)
+        self.skipped += ~good
+        self.in_a_row.add_(1).mul_(~good)
+        return good
+
+    def norm(self) -> Tensor:
+        """The largest gradient, nan where one is."""
+        return get_total_norm(list(self._gradients()), norm_type=torch.inf)
+
+    def _gradients(self) -> Iterator[Tensor]:
+        return (parameter.grad for parameter in self.parameters if parameter.grad is not None)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.skipped.copy_(state["skipped"])
+        self.in_a_row.copy_(state["in_a_row"])

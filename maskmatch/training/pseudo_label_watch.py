@@ -1,0 +1,146 @@
+"""How the pseudo-labels fare, class by class; and a warning where they stop teaching anything."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskmatch.batch import IGNORE_INDEX
+from maskmatch.method import PseudoLabels
+
+ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed
+EMPTY_STEPS = 50  # steps without a confident pixel until it is said
+LOST_STEPS = 200  # steps over which a class must be missing
+LOST_SHARE = 1e-3  # share of the labelled pixels from which a class is missed
+
+
+class Counts(NamedTuple):
+    """Pixels by class; int64 [C] on the device, or as lists."""
+
+    labeled: Any  # of the masks of the labelled images
+    shown: Any  # of the pseudo-labels, confident or not
+    confident: Any  # of those that pass the threshold
+    known: Any  # of those, in images whose true classes are known
+    right: Any  # of those, where the pseudo-label is the true class
+
+
+class PseudoLabelCounter:
+    """Adds up `Counts` over steps, on the device.
+
+    Args:
+        num_classes: C.
+        threshold: confidence from which a pseudo-label counts.
+        device: of the batches.
+    """
+
+    def __init__(self, num_classes: int, threshold: float, device: torch.device | str) -> None:
+        self.num_classes, self.threshold = num_classes, threshold
+        self.counts = torch.zeros(len(Counts._fields), num_classes, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def count(self, target: Tensor, pseudo: PseudoLabels, truth: Tensor | None = None) -> None:
+        """Add a batch: `target` uint8 [N, H, W], and the pseudo-labels' true classes uint8 [M, H, W] if known."""
+        confident = (pseudo.label != IGNORE_INDEX) & (pseudo.confidence >= self.threshold)
+        found = [self._by_class(target), self._by_class(pseudo.label), self._by_class(pseudo.label, confident)]
+        if truth is not None:
+            known = confident & (truth != IGNORE_INDEX)
+            found += [
+                self._by_class(pseudo.label, known),
+                self._by_class(pseudo.label, known & (pseudo.label == truth)),
+            ]
+        self.counts[: len(found)] += torch.stack(found)
+
+    def take(self) -> Tensor:
+        """The counts since the last time, int64 [5, C]; they start at 0 again."""
+        taken = self.counts.clone()
+        self.counts.zero_()
+        return taken
+
+    def _by_class(self, label: Tensor, where: Tensor | None = None) -> Tensor:
+        """Pixels of each class; not torch.bincount, which waits for the device."""
+        counted = label if where is None else label.masked_fill(~where, IGNORE_INDEX)
+        index = counted.long().clamp_(max=self.num_classes).flatten()  # IGNORE_INDEX goes to a bin of its own
+        ones = torch.ones((), dtype=torch.int64, device=label.device).expand_as(index)
+        bins = torch.zeros(self.num_classes + 1, dtype=torch.int64, device=label.device)
+        return bins.scatter_add_(0, index, ones)[:-1]
+
+
+def measures(counts: Counts) -> dict[str, Any]:
+    """What a record says of the pseudo-labels; None for a class with no pixel to measure.
+
+    `coverage_by_class` is the share of a pseudo-label's pixels that are confident; `accuracy` and `accuracy_by_class`
+    are shares of the confident pixels that are right, where the true classes are known.
+    """
+    if not sum(counts.shown):
+        return {}
+    found: dict[str, Any] = {"coverage_by_class": _shares(counts.confident, counts.shown)}
+    if sum(counts.known):
+        found["accuracy"] = sum(counts.right) / sum(counts.known)
+        found["accuracy_by_class"] = _shares(counts.right, counts.known)
+    return found
+
+
+def _shares(parts: Sequence[int], wholes: Sequence[int]) -> list[float | None]:
+    return [part / whole if whole else None for part, whole in zip(parts, wholes, strict=True)]
+
+
+class CollapseWatch:
+    """Says when pseudo-labels collapse: once, until it has passed and comes again."""
+
+    def __init__(self, class_names: Sequence[str], threshold: float) -> None:
+        self.class_names, self.threshold = class_names, threshold
+        self._empty = 0  # steps without a confident pixel
+        self._window: deque[tuple[int, Counts]] = deque()
+        self._said: set[str] = set()
+
+    def __call__(self, steps: int, counts: Counts) -> list[str]:
+        """Warnings after `steps` more steps with these `counts`, as lists."""
+        if not sum(counts.shown):  # supervised, or in the warm-up
+            return []
+        self._empty = 0 if sum(counts.confident) else self._empty + steps
+        self._window.append((steps, counts))
+        while sum(length for length, _ in self._window) - self._window[0][0] >= LOST_STEPS:
+            self._window.popleft()
+        found = {}
+        if self._empty >= EMPTY_STEPS:
+            found["empty"] = (
+                f"no pseudo-label has passed --method.threshold {self.threshold} for {self._empty} steps: "
+                f"lower it, or train longer on the labels alone (--method.warmup_steps)"
+            )
+        found |= self._one_class(counts) | self._lost()
+        news = [warning for key, warning in found.items() if key not in self._said]
+        self._said = set(found)
+        return news
+
+    def _one_class(self, counts: Counts) -> dict[str, str]:
+        total, labeled = sum(counts.confident), sum(counts.labeled)
+        if len(self.class_names) == 1 or not total:
+            return {}
+        largest = max(range(len(self.class_names)), key=lambda c: counts.confident[c])
+        share = counts.confident[largest] / total
+        if share <= ONE_CLASS or counts.labeled[largest] > ONE_CLASS * labeled:
+            return {}
+        return {
+            f"one {largest}": f"{share:.1%} of the confident pseudo-labels are {self.class_names[largest]}: "
+            f"train longer on the labels alone (--method.warmup_steps), raise --method.threshold, or lower "
+            f"--method.lambda_u"
+        }
+
+    def _lost(self) -> dict[str, str]:
+        steps = sum(length for length, _ in self._window)
+        labeled, confident = (
+            [sum(column) for column in zip(*(getattr(counts, name) for _, counts in self._window), strict=True)]
+            for name in ("labeled", "confident")
+        )
+        if steps < LOST_STEPS or not sum(confident):
+            return {}
+        return {
+            f"lost {name}": f"{name} has {mine / sum(labeled):.1%} of the labelled pixels and no confident "
+            f"pseudo-label in {steps} steps: lower --method.threshold, or weigh the class (--method.class_weights)"
+            for name, mine, theirs in zip(self.class_names, labeled, confident, strict=True)
+            if mine > LOST_SHARE * sum(labeled) and theirs == 0
+        }

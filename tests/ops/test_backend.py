@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from maskmatch.ops import info, multiscale_pseudo_label, use_backend
+from maskmatch.ops import _backend, current_backend, info, multiscale_pseudo_label, reference, use_backend
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -80,6 +82,23 @@ print([str(w.message) for w in caught], o.info()["available"])
     assert result.stdout.strip() == f"['{expected}'] ['reference']", result.stderr
     forced = python(code, MASKMATCH_BACKEND="cpp")
     assert "backend cpp has no multiscale_pseudo_label: the package was installed without it" in forced.stderr
+
+
+def test_on_a_gpu_cuda_then_triton_then_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `train --fused` uses and names."""
+    gpu = torch.device("cuda")
+    offered = {("reference", operator): getattr(reference, operator) for operator in _backend.OPERATORS}
+    for names, best in ((["cuda", "triton"], "cuda"), (["triton"], "triton"), ([], "reference")):
+        more = {(name, operator): name.upper for name in names for operator in _backend.OPERATORS}
+        monkeypatch.setattr(_backend, "_implementations", offered | more)
+        with use_backend("auto"):
+            assert current_backend(gpu) == best
+            with FakeTensorMode(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                logits = torch.empty(1, 2, 3, 3, device=gpu)
+                for operator in _backend.OPERATORS:
+                    chosen = _backend.implementation(operator, logits)
+                    assert chosen == (offered | more)[best, operator]
 
 
 @pytest.mark.slow

@@ -27,8 +27,11 @@ def interpreted(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "tests"),
-    [(["test_conformance.py"], 250), (["test_special_values.py", "test_compile.py"], 40)],
-    ids=["conformance", "special values and torch.compile"],
+    [
+        (["test_conformance.py"], 250),
+        (["test_special_values.py", "test_compile.py", "triton/test_sampling.py"], 60),
+    ],
+    ids=["conformance", "special values, torch.compile, sampling"],
 )
 def test_interpreted_kernels_pass(files: list[str], tests: int) -> None:
     """`tests` is a lower bound: a selection that finds nothing must not pass."""

@@ -17,16 +17,20 @@ test: .venv/installed lint
 quick: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
-# The operators' C++ under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the package.
+# The operators' C++, and the CUDA kernels on the CPU, under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of
+# the package.
 SANITIZED := build/sanitize
+UNDER_SANITIZERS = LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+    ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 PYTHONPATH=$(SANITIZED) \
+    $(BIN)/python -P -m pytest -p no:cacheprovider
 sanitize: .venv/installed
 	$(BIN)/cmake -G Ninja -S . -B $(SANITIZED) -DMASKMATCH_SANITIZE=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	    -DTORCH_ROOT=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
 	$(BIN)/cmake --build $(SANITIZED)
 	rm -rf $(SANITIZED)/maskmatch && cp -r maskmatch $(SANITIZED)/ && rm -f $(SANITIZED)/maskmatch/_C_cuda.so
 	cp $(SANITIZED)/_C.so $(SANITIZED)/maskmatch/
-	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
-	    PYTHONPATH=$(SANITIZED) $(BIN)/python -P -m pytest -p no:cacheprovider -k cpp \
+	$(UNDER_SANITIZERS) -k cpp tests/ops/test_conformance.py tests/ops/test_special_values.py tests/ops/test_threads.py
+	MASKMATCH_EMULATOR=sanitized $(UNDER_SANITIZERS) -k cuda-emulated -m "not slow" \
 	    tests/ops/test_conformance.py tests/ops/test_special_values.py tests/ops/test_threads.py
 
 lint: .venv/installed

@@ -111,9 +111,12 @@ NAME = "cuda-emulated"
 
 
 @contextmanager
-def backend(order: int = 0, variant: str = "checked") -> Iterator[Emulated]:
-    """Makes the emulated kernels the backend of a block; an `order` other than 0 shuffles threads and blocks."""
-    emulator = load(variant)
+def backend(order: int = 0) -> Iterator[Emulated]:
+    """Makes the emulated kernels the backend of a block; an `order` other than 0 shuffles threads and blocks.
+
+    MASKMATCH_EMULATOR=sanitized chooses that build.
+    """
+    emulator = load(os.environ.get("MASKMATCH_EMULATOR", "checked"))
     emulator.module.set_thread_order(order)
     implementations = {(NAME, operator): getattr(emulator, operator) for operator in _backend.OPERATORS}
     with (

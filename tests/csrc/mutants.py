@@ -64,14 +64,14 @@ def source_of(kernel: str) -> str:
     return (folder / f"{kernel}.cu").read_text().replace('#include "resized.cuh"', header)
 
 
-def build(mutant: Mutant, folder: Path) -> emulated.Emulated:
+def build(mutant: Mutant, folder: Path, variant: str = "checked") -> emulated.Emulated:
     source = source_of(mutant.kernel)
     if source.count(mutant.old) != 1:
         raise ValueError(f"mutant {mutant.name!r} fits {source.count(mutant.old)} places of {mutant.kernel}.cu")
     changed = folder / f"{mutant.kernel}.cu"
     changed.write_text(source.replace(mutant.old, mutant.new))
     kernels = [changed if path.name == changed.name else path for path in emulated.KERNELS]
-    return emulated.Emulated(emulated.load_module(emulated.build(kernels=kernels, folder=folder)))
+    return emulated.Emulated(emulated.load_module(emulated.build(variant, kernels, folder)))
 
 
 def check(emulator: emulated.Emulated) -> None:

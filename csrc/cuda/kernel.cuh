@@ -36,11 +36,24 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
-// Enqueues kernel(args...) and returns the launch error.
+// Shared memory that a block of the current device may have when the kernel asks for it; 0 where there is no device.
+inline size_t max_shared_bytes() {
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  if (cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) return 0;
+  return static_cast<size_t>(bytes);
+}
+
+// Enqueues kernel(args) and returns the launch error.
 template <class Args>
 cudaError_t launch(void (*kernel)(Args), int64_t blocks, int threads, size_t shared_bytes, cudaStream_t stream,
                    const Args& args) {
   if (blocks == 0) return cudaSuccess;
+  if (shared_bytes > 48 << 10) {  // what every kernel may have
+    const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    const cudaError_t error = cudaFuncSetAttribute(kernel, attribute, static_cast<int>(shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));

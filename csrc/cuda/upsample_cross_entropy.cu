@@ -9,108 +9,20 @@
 #include <cassert>
 #include <type_traits>
 
+#include "cross_entropy_tile.cuh"
 #include "resized.cuh"
 
 namespace maskmatch::cuda {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kRows = 8;  // of a thread at a time
-constexpr int kTileRows = 4, kTileRowsOfLoss = 2, kMaxTileColumns = 48;
 constexpr int kPlane = kThreads + 1;  // of the exchange; odd, so that its planes start in different banks
 constexpr int64_t kExchangeFloats = 2 * kClasses * kPlane + kThreads;
-constexpr int64_t kMaxSharedFloats = 11 << 10;
-
-// How the launch cuts an image into tiles of low-resolution elements.
-struct Tiling {
-  int rows, columns;  // of a tile
-  int64_t down, across;
-
-  __host__ __device__ int64_t tiles() const { return down * across; }
-};
-
-Tiling tiling_of(const CrossEntropyArgs& args) {
-  Tiling tiling{};
-  tiling.rows = args.mode == LossMode::kLoss ? kTileRowsOfLoss : kTileRows;
-  int64_t most = kMaxTileColumns;
-  const int64_t fits = (kMaxSharedFloats - kExchangeFloats) / (args.classes * tiling.rows);
-  if (args.mode != LossMode::kLoss && fits < most) most = fits;
-  const int64_t width = args.columns.input_size;
-  tiling.columns = static_cast<int>(ceil_div(width, ceil_div(width, most)));
-  tiling.across = ceil_div(width, tiling.columns);
-  tiling.down = ceil_div(args.rows.input_size, tiling.rows);
-  return tiling;
-}
+constexpr int64_t kStaticFloats = 256;  // no fewer than the tile and the totals take
 
 struct KernelArgs {
   CrossEntropyArgs loss;
   Tiling tiling;
-};
-
-// The tile of a thread block, and where the pixels start that read its rows and columns.
-struct Tile {
-  int64_t image;
-  int64_t top, left, bottom, right;  // elements owned, ends excluded
-  int64_t first_row, first_column;   // the first intervals of pixels walked
-  int32_t row_start[kTileRows + 2];  // of interval first_row + i, and the end
-  int32_t column_start[kMaxTileColumns + 2];
-  int64_t strips_an_interval, strips;
-  int64_t pixels_across;
-
-  __device__ void fill(const KernelArgs& args, bool with_gradient) {
-    const Tiling& tiling = args.tiling;
-    const Bilinear &rows = args.loss.rows, &columns = args.loss.columns;
-    const int64_t index = blockIdx.x % tiling.tiles();
-    const int64_t y = index / tiling.across * tiling.rows, x = index % tiling.across * tiling.columns;
-    const int64_t y_end = y + tiling.rows < rows.input_size ? y + tiling.rows : rows.input_size;
-    const int64_t x_end = x + tiling.columns < columns.input_size ? x + tiling.columns : columns.input_size;
-    // The gradient also comes from the pixels before the first element.
-    const int64_t y_first = with_gradient && y > 0 ? y - 1 : y, x_first = with_gradient && x > 0 ? x - 1 : x;
-    const int thread = threadIdx.x;
-    if (thread <= y_end - y_first) row_start[thread] = static_cast<int32_t>(rows.first_output(y_first + thread));
-    if (thread <= x_end - x_first) column_start[thread] = static_cast<int32_t>(columns.first_output(x_first + thread));
-    __syncthreads();
-    if (thread == 0) {
-      image = blockIdx.x / tiling.tiles();
-      top = y;
-      left = x;
-      bottom = y_end;
-      right = x_end;
-      first_row = y_first;
-      first_column = x_first;
-      int64_t longest = 0;
-      for (int i = 0; i < y_end - y_first; ++i) {
-        const int64_t length = row_start[i + 1] - row_start[i];
-        longest = length > longest ? length : longest;
-      }
-      strips_an_interval = (longest + kRows - 1) / kRows;
-      strips = strips_an_interval * (y_end - y_first);
-      pixels_across = column_start[x_end - x_first] - column_start[0];
-    }
-    __syncthreads();
-  }
-};
-
-// Up to kRows pixels of one column between the input rows `low` and `low` + 1, from pixel row `row` on.
-struct Strip {
-  int32_t low, row, column;
-  int rows;
-
-  __device__ Strip(const Tile& tile, int64_t item) {
-    const int64_t strip = item / tile.pixels_across;
-    const int interval = static_cast<int>(strip / tile.strips_an_interval);
-    const int64_t first = tile.row_start[interval] + strip % tile.strips_an_interval * kRows;
-    const int64_t left = tile.row_start[interval + 1] - first;
-    low = static_cast<int32_t>(tile.first_row + interval);
-    row = static_cast<int32_t>(first);
-    column = static_cast<int32_t>(tile.column_start[0] + item % tile.pixels_across);
-    rows = static_cast<int>(left < 0 ? 0 : left < kRows ? left : kRows);
-  }
-
-  // The index of pixel r in a map [N, H, W].
-  __device__ int64_t pixel(const CrossEntropyArgs& args, int64_t image, int r) const {
-    return (image * args.rows.output_size + row + r) * args.columns.output_size + column;
-  }
 };
 
 // The pixels of a strip: what the loss needs of each.
@@ -371,7 +283,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant_
   const CrossEntropyArgs& args = kernel_args.loss;
   MASKMATCH_DYNAMIC_SHARED(shared);
   __shared__ Tile tile;
-  tile.fill(kernel_args, kWithGradient);
+  tile.fill(kernel_args.tiling, args.rows, args.columns, kWithGradient);
   Exchange exchange(shared);
   if (kWithGradient) {
     const int64_t elements = args.classes * (tile.bottom - tile.top) * (tile.right - tile.left);
@@ -453,6 +365,10 @@ __global__ void __launch_bounds__(kThreads) sum_blocks(SumArgs args) {
     args.counts[0] = valid[0];
     args.counts[1] = confident[0];
   }
+}
+
+Tiling tiling_of(const CrossEntropyArgs& args) {
+  return tiling_of(args, static_cast<int64_t>(max_shared_bytes() / sizeof(float)) - kExchangeFloats - kStaticFloats);
 }
 
 template <class Logit>

@@ -15,7 +15,7 @@ enum class LossMode { kLoss, kLossAndGradient, kGradient };
 // What a thread block found among its pixels.
 struct LossTotals {
   float loss;
-  int32_t valid, confident;
+  int64_t valid, confident;
 };
 
 struct CrossEntropyArgs {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,7 @@ class Arrays {
   template <class Launch>
   void run(const Launch& launch) const {
     emulator::reset(ranges_.data(), ranges_.size(), thread_order);
-    launch();
+    if (launch() != cudaSuccess) throw std::runtime_error("the launch failed");
     const emulator::Counts counts = emulator::counts();
     total.sectors_loaded += counts.sectors_loaded;
     total.sectors_stored += counts.sectors_stored;
@@ -89,7 +90,7 @@ void patch_mask(Array images, std::vector<int64_t> shape, bool channels_last, in
   std::copy(scale.begin(), scale.end(), args.scale);
   std::copy(bias.begin(), bias.end(), args.bias);
   std::copy(fill.begin(), fill.end(), args.fill);
-  arrays.run([&] { launch_patch_mask(args, nullptr); });
+  arrays.run([&] { return launch_patch_mask(args, nullptr); });
 }
 
 void multiscale_pseudo_label(std::vector<Array> logits, std::vector<bool> flipped, std::vector<float> weights,
@@ -109,7 +110,7 @@ void multiscale_pseudo_label(std::vector<Array> logits, std::vector<bool> flippe
   }
   args.label = arrays.add<uint8_t>(label);
   args.confidence = arrays.add<float>(confidence);
-  arrays.run([&] { launch_multiscale_pseudo_label(args, nullptr); });
+  arrays.run([&] { return launch_multiscale_pseudo_label(args, nullptr); });
 }
 
 void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray confidence, float threshold,
@@ -143,7 +144,7 @@ void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray 
   std::vector<LossTotals> totals(loss_blocks(args));
   arrays.add(totals);
   args.block_totals = totals.data();
-  arrays.run([&] { launch_upsample_cross_entropy(args, nullptr); });
+  arrays.run([&] { return launch_upsample_cross_entropy(args, nullptr); });
 }
 
 py::dict take_counts() {

@@ -58,10 +58,12 @@ MUTANTS = [
 
 
 def source_of(kernel: str) -> str:
-    """A kernel with the header of its arithmetic, so that both can be mutated."""
+    """A kernel with the headers of its arithmetic, so that these can be mutated too."""
     folder = emulated.CSRC / "cuda"
-    header = (folder / "resized.cuh").read_text().replace("#pragma once", "")
-    return (folder / f"{kernel}.cu").read_text().replace('#include "resized.cuh"', header)
+    source = (folder / f"{kernel}.cu").read_text()
+    for header in ("cross_entropy_tile.cuh", "resized.cuh"):
+        source = source.replace(f'#include "{header}"', (folder / header).read_text().replace("#pragma once", ""))
+    return source
 
 
 def build(mutant: Mutant, folder: Path, variant: str = "checked") -> emulated.Emulated:

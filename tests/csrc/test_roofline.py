@@ -33,6 +33,13 @@ def test_logits(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) ->
     assert 1 <= ratio(roofline.pixel_loss(shape, stride, dtype)) <= 1.5
 
 
+@pytest.mark.slow
+def test_many_classes() -> None:
+    """The tile's gradient must fit into shared memory, so that tiles get narrower."""
+    assert ratio(roofline.loss((1, 81, 513), 4, torch.float32)) <= 1.5
+    assert ratio(roofline.loss((1, 150, 512), 8, torch.float32)) <= 1.5
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_images(layout: str) -> None:
     assert 1 <= ratio(roofline.masking((2, 3, 321, 321), layout)) <= 1.25

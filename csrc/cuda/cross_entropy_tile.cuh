@@ -1,0 +1,103 @@
+// How upsample_cross_entropy cuts images into tiles of low-resolution elements, one a thread block, and the pixels that
+// read a tile into strips, one a thread at a time.
+#pragma once
+
+#include <algorithm>
+
+#include "kernel.cuh"
+#include "upsample_cross_entropy.cuh"
+
+namespace maskmatch::cuda {
+
+constexpr int kRows = 8;  // of a strip
+// Fewer rows mean more blocks, and more reads along the tiles' edges; the loss alone needs no pixels beyond them.
+constexpr int kTileRows = 4, kTileRowsOfLoss = 2, kMaxTileColumns = 48;
+
+// How the launch cuts an image into tiles of low-resolution elements.
+struct Tiling {
+  int rows, columns;  // of a tile
+  int64_t down, across;
+
+  __host__ __device__ int64_t tiles() const { return down * across; }
+};
+
+// The gradient of a tile, `max_elements` at the most, is kept in shared memory.
+inline Tiling tiling_of(const CrossEntropyArgs& args, int64_t max_elements) {
+  const bool with_gradient = args.mode != LossMode::kLoss;
+  Tiling tiling{};
+  tiling.rows = with_gradient ? kTileRows : kTileRowsOfLoss;
+  int64_t most = kMaxTileColumns;
+  if (with_gradient) most = std::max<int64_t>(1, std::min(most, max_elements / (args.classes * tiling.rows)));
+  const int64_t width = args.columns.input_size;
+  tiling.columns = static_cast<int>(ceil_div(width, ceil_div(width, most)));
+  tiling.across = ceil_div(width, tiling.columns);
+  tiling.down = ceil_div(args.rows.input_size, tiling.rows);
+  return tiling;
+}
+
+// The tile of a thread block, and where the pixels start that read its rows and columns.
+struct Tile {
+  int64_t image;
+  int64_t top, left, bottom, right;  // elements owned, ends excluded
+  int64_t first_row, first_column;   // the first intervals of pixels walked
+  int32_t row_start[kTileRows + 2];  // of interval first_row + i, and the end
+  int32_t column_start[kMaxTileColumns + 2];
+  int64_t strips_an_interval, strips;
+  int64_t pixels_across;
+
+  // For the whole block; ends with a barrier.
+  __device__ void fill(const Tiling& tiling, const Bilinear& rows, const Bilinear& columns, bool with_gradient) {
+    const int64_t index = blockIdx.x % tiling.tiles();
+    const int64_t y = index / tiling.across * tiling.rows, x = index % tiling.across * tiling.columns;
+    const int64_t y_end = y + tiling.rows < rows.input_size ? y + tiling.rows : rows.input_size;
+    const int64_t x_end = x + tiling.columns < columns.input_size ? x + tiling.columns : columns.input_size;
+    // The gradient also comes from the pixels before the first element.
+    const int64_t y_first = with_gradient && y > 0 ? y - 1 : y, x_first = with_gradient && x > 0 ? x - 1 : x;
+    const int thread = threadIdx.x;
+    if (thread <= y_end - y_first) row_start[thread] = static_cast<int32_t>(rows.first_output(y_first + thread));
+    if (thread <= x_end - x_first) column_start[thread] = static_cast<int32_t>(columns.first_output(x_first + thread));
+    __syncthreads();
+    if (thread == 0) {
+      image = blockIdx.x / tiling.tiles();
+      top = y;
+      left = x;
+      bottom = y_end;
+      right = x_end;
+      first_row = y_first;
+      first_column = x_first;
+      int64_t longest = 0;
+      for (int i = 0; i < y_end - y_first; ++i) {
+        const int64_t length = row_start[i + 1] - row_start[i];
+        longest = length > longest ? length : longest;
+      }
+      strips_an_interval = (longest + kRows - 1) / kRows;
+      strips = strips_an_interval * (y_end - y_first);
+      pixels_across = column_start[x_end - x_first] - column_start[0];
+    }
+    __syncthreads();
+  }
+};
+
+// Up to kRows pixels of one column between the input rows `low` and `low` + 1, from pixel row `row` on.
+struct Strip {
+  int32_t low, row, column;
+  int rows;
+
+  __device__ Strip(const Tile& tile, int64_t item) {
+    const int64_t strip = item / tile.pixels_across;
+    const int interval = static_cast<int>(strip / tile.strips_an_interval);
+    const int64_t first = tile.row_start[interval] + strip % tile.strips_an_interval * kRows;
+    const int64_t left = tile.row_start[interval + 1] - first;
+    low = static_cast<int32_t>(tile.first_row + interval);
+    row = static_cast<int32_t>(first);
+    column = static_cast<int32_t>(tile.column_start[0] + item % tile.pixels_across);
+    rows = static_cast<int>(left < 0 ? 0 : left < kRows ? left : kRows);
+  }
+
+  // The index of pixel r in a map [N, H, W].
+  __device__ int64_t pixel(const CrossEntropyArgs& args, int64_t image, int r) const {
+    return (image * args.rows.output_size + row + r) * args.columns.output_size + column;
+  }
+};
+
+}  // namespace maskmatch::cuda

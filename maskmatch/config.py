@@ -95,6 +95,10 @@ class MethodConfig:
     """Leave the unlabelled images out; the EMA teacher is still kept."""
     consistency: bool = True
     """L_u: agree with the pseudo-labels on the strong view."""
+    class_weights: list[float] | None = None
+    """Weights of the classes in L_x, one a class."""
+    ohem: float = 1.0
+    """Share of the labelled pixels that L_x is taken over, those with the highest loss; 1 takes all."""
     cutmix: bool = True
     """Mix the strong views of images 2i and 2i+1."""
     lcr: bool = True
@@ -230,6 +234,13 @@ def validate(config: Config) -> None:
             method.scales,
             bool(method.scales) and min(method.scales) > 0,
             "a list of positive numbers",
+        ),
+        ("method.ohem", method.ohem, 0 < method.ohem <= 1, "a number above 0 and up to 1"),
+        (
+            "method.class_weights",
+            method.class_weights,
+            min(method.class_weights or [1]) >= 0 and max(method.class_weights or [1]) > 0,
+            "numbers of at least 0, not all 0",
         ),
         ("method.lambda_u", method.lambda_u, method.lambda_u >= 0, "at least 0"),
         ("method.lambda_m", method.lambda_m, method.lambda_m >= 0, "at least 0"),

@@ -20,6 +20,7 @@ from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
 from maskmatch.method.cutmix import cutmix_boxes, mix
+from maskmatch.method.supervised import SupervisedLoss
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
 
 BRANCHES = ("loss_x", "loss_u", "loss_m")
@@ -83,6 +84,7 @@ class MaskMatch:
         self.size_multiple = size_multiple
         self.min_size = min_size
         self.align_corners = align_corners
+        self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
         """All losses of a batch in one graph; one branch after the other needs less memory."""
@@ -121,11 +123,11 @@ class MaskMatch:
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
 
     def divisors(self, batch: Batch) -> Tensor:
-        """The pixels that count in each of DIVISORS: non-ignored ones; int64 [4].
+        """The pixels that count in each of DIVISORS: non-ignored ones; int64 [4], float64 with class weights.
 
         Known before any network runs, so that several batches (of processes, or of accumulation) can add theirs up.
         """
-        labeled = (batch.target != IGNORE_INDEX).sum()
+        labeled = self.supervised_loss.divisor(batch.target)
         if self.config.supervised_only:
             return torch.stack([labeled, *[torch.zeros_like(labeled)] * 3])
         valid = mixed = masked = _required(batch.valid)
@@ -133,7 +135,7 @@ class MaskMatch:
             mixed = mix(self._boxes(batch), valid)
         if self.config.region != "all":
             masked = valid & ~self._outside(self._mask(batch)[1], valid)
-        return torch.stack([labeled, mixed.sum(), masked.sum(), valid.sum()])
+        return torch.stack([labeled, *(pixels.sum().to(labeled.dtype) for pixels in (mixed, masked, valid))])
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Callable[[Tensor], Tensor], batch: Batch) -> PseudoLabels:
@@ -191,6 +193,8 @@ class MaskMatch:
 
     def loss(self, logits: Tensor, branch: Branch, divisor: Tensor) -> Tensor:
         """The summed cross-entropy of the confident pixels over `divisor`; a float32 scalar."""
+        if branch.confidence is None:
+            return self.supervised_loss(logits, branch.target, divisor)
         return upsample_cross_entropy(
             logits,
             branch.target,

@@ -205,6 +205,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
             report = init_from(student.network, config.init_from, dataset.num_classes)
             student = replace(student, weights_report=report)
         check_crop(student, config.data.crop_size)
+        method = make_method(config.method, student, dataset.num_classes)
         check_dataset(dataset, supervised_only=supervised_only)
     folder = world.share(run_folder(config) if world.leads else Path())
 
@@ -212,7 +213,6 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     student = replace(student, network=network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
-    method = make_method(config.method, student)
     train_step = TrainStep(student.network, teacher, method, config.train, world, counter)
     data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
     networks = student.network, teacher.network

@@ -28,6 +28,7 @@ from maskmatch.models import build_student, check_crop
 from maskmatch.training.step import TrainStep, make_method
 
 MIB = 2**20
+WIDTH = 46  # of the first column
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def measure(config: Config, num_classes: int) -> Memory:
         network, teacher.network = copy.deepcopy(network), copy.deepcopy(teacher.network)
     teacher.network.requires_grad_(True)  # the tracker hangs its hooks on every parameter; nothing is trained
     with mode:
-        method = make_method(replace(config.method, warmup_steps=0, ramp_steps=0), student)
+        method = make_method(replace(config.method, warmup_steps=0, ramp_steps=0), student, num_classes)
         step = TrainStep(network, teacher, method, replace(config.train, compile=False, steps=3))
         size = config.train.batch_size
         batch = _batch(size, height, width, supervised_only=config.method.supervised_only)
@@ -131,15 +132,15 @@ def _report(config: Config) -> str:
         f"{height} x {width}, {train.precision}, branches {train.branches}, {train.optimizer}",
         "",
     ]
-    lines += [f"  {name:<36}{_megabytes(getattr(memory, field))}" for field, name in PARTS.items()]
-    lines += [f"  {'peak':<36}{_megabytes(memory.peak)}", "", "With one switch set otherwise:"]
+    lines += [f"  {name:<{WIDTH}}{_megabytes(getattr(memory, field))}" for field, name in PARTS.items()]
+    lines += [f"  {'peak':<{WIDTH}}{_megabytes(memory.peak)}", "", "With one switch set otherwise:"]
     for switches, other in _variants(config):
         try:
             peak = measure(other, num_classes).peak
         except UserError:  # branches joint, with BatchNorm
-            lines.append(f"  {switches:<36}{'not for this network':>24}")
+            lines.append(f"  {switches:<{WIDTH}}{'not for this network':>24}")
         else:
-            lines.append(f"  {switches:<36}{_megabytes(peak)}  {100 * (peak / memory.peak - 1):+4.0f} %")
+            lines.append(f"  {switches:<{WIDTH}}{_megabytes(peak)}  {100 * (peak / memory.peak - 1):+4.0f} %")
     lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top."]
     return "\n".join(lines)
 
@@ -163,7 +164,7 @@ def _variants(config: Config) -> Iterable[tuple[str, Config]]:
         {"branches": "joint" if train.branches == "sequential" else "sequential"},
     ]
     if train.batch_size % 4 == 0:
-        options.append({"batch_size": train.batch_size // 2})
+        options.append({"batch_size": train.batch_size // 2, "accumulate": 2 * train.accumulate})
     for changes in options:
         typed = " ".join(f"--train.{name} {str(value).lower()}" for name, value in changes.items())
         yield typed, replace(config, train=replace(train, **changes))

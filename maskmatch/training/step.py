@@ -27,8 +27,12 @@ from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.schedules import make_optimizer, set_learning_rate
 
 
-def make_method(config: MethodConfig, student: Student) -> MaskMatch:
-    """The method for a student."""
+def make_method(config: MethodConfig, student: Student, num_classes: int) -> MaskMatch:
+    """The method for a student; UserError for options of another number of classes."""
+    if config.class_weights is not None and len(config.class_weights) != num_classes:
+        raise UserError(
+            f"method.class_weights must be one number a class, {num_classes} in all, got {len(config.class_weights)}"
+        )
     return MaskMatch(
         config,
         mean=student.mean,

@@ -51,6 +51,8 @@ def fails(capsys, *options):
         (["--model.encoder_weights", "/missing.pth"], "/missing.pth"),
         (["--init_from", "/missing.pth"], "init_from: there is no file /missing.pth"),
         (["--data.crop_size", "70"], "64"),
+        (["--method.class_weights", "1,2,3"], "method.class_weights must be one number a class, 6 in all, got 3"),
+        (["--method.ohem", "0"], "method.ohem must be a number above 0 and up to 1, got 0"),
         (["--data.name", "folder", "--data.root", "/missing"], "/missing"),
         (["--data.labeled", "missing.txt"], "missing.txt"),
     ],

@@ -33,7 +33,7 @@ def measured_peak(config):
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         student = build_student(config.model, CLASSES)
         network = student.network.to(memory_format=torch.channels_last)
-        step = TrainStep(network, Teacher(network, 0.9), make_method(config.method, student), config.train)
+        step = TrainStep(network, Teacher(network, 0.9), make_method(config.method, student, CLASSES), config.train)
 
         def images():
             return torch.randint(0, 256, (size, crop, crop, 3), dtype=torch.uint8).permute(0, 3, 1, 2)

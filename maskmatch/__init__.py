@@ -3,4 +3,23 @@
 python -m maskmatch.train --fused       train
 maskmatch.ops, maskmatch.nn             the operators on their own
 maskmatch.method                        the method, for any training loop
+maskmatch.load(RUN).predict(image)      what a run has learned, on an image
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maskmatch.trained import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load` on first use: it brings torch along, which the command lines want only once they know their options."""
+    if name == "load":
+        from maskmatch.trained import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,9 +7,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from jsonargparse import ActionYesNo, ArgumentParser
+import yaml
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from maskmatch.config import Config, validate
 from maskmatch.errors import UserError
@@ -23,9 +24,15 @@ EXIT_INTERRUPTED = 130  # as the shell reports SIGINT
 class Parser(ArgumentParser):
     """An ArgumentParser whose errors are one line that names the option, what was expected and what was got."""
 
+    file: Path | None = None
+    """What is read where it is no command line; a mistake in it is a UserError, for the caller to report."""
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = [option for action in self._actions for option in action.option_strings]
-        print(f"{self.prog}: error: {one_line(message, options)}", file=sys.stderr)
+        line = one_line(message, options)
+        if self.file:
+            raise UserError(f"{self.file}: {line}") from ex
+        print(f"{self.prog}: error: {line}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
@@ -74,6 +81,42 @@ def train_parser() -> Parser:
     return parser
 
 
+def run_parser(prog: str, description: str) -> Parser:
+    """The options that commands on a finished run share."""
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("run", type=str, help="Folder of a training run.")
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        default="best",
+        help="best (on val, the default), last, the folder of a checkpoint or a file of weights.",
+    )
+    parser.add_argument(
+        "--weights", type=Literal["teacher", "student"], default="teacher", help="Which of the two networks."
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N.")
+    return parser
+
+
+def read_config(path: Path) -> Config:
+    """A run's config.yaml, checked like a command line; what an older run did not know has its default.
+
+    Raises UserError where it cannot be read, or holds what is no option.
+    """
+    parser = train_parser()
+    parser.file = path
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"expected a run's configuration, got {problem}: {path}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"expected a run's configuration, got no options: {path}")
+    config = Config(**_options(parser, parser.parse_object(content)))
+    validate(config)
+    return config
+
+
 def parse_train(argv: Sequence[str]) -> Config:
     """The validated configuration of a training run; exits with code 2 where the command line is wrong."""
     config = Config(**parse(train_parser(), argv))
@@ -83,7 +126,10 @@ def parse_train(argv: Sequence[str]) -> Config:
 
 def parse(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
     """The options of a command line, with the data set's own YAML file below them; exits with code 2 on a mistake."""
-    namespace = parser.parse_args(_with_config_of_data(_bracket_lists(list(argv))))
+    return _options(parser, parser.parse_args(_with_config_of_data(_bracket_lists(list(argv)))))
+
+
+def _options(parser: Parser, namespace: Namespace) -> dict[str, Any]:
     namespace.pop("config", None)
     options: dict[str, Any] = parser.instantiate(namespace).as_dict()
     return options

@@ -43,6 +43,8 @@ class DataConfig:
     """Number of classes; known for the public data sets, and from classes.txt or mask_values."""
     class_names: list[str] | None = None
     """One name a class, for tables and pictures."""
+    palette: list[str] | None = None
+    """One colour a class, as `#rrggbb` or by name, for pictures and predicted masks."""
     crop_size: int | tuple[int, int] = 64
     """Height and width of a training view, `N` or `H,W`."""
     scale_range: tuple[float, float] = (0.75, 1.5)

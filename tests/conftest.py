@@ -29,3 +29,59 @@ def test_data():
 @pytest.fixture(scope="session")
 def camvid(test_data):
     return test_data / "data" / "camvid"
+
+
+@pytest.fixture(scope="session")
+def write_run():
+    """A function that writes a run folder as training does, without the training.
+
+    Its best checkpoint is step_2, its last is step_4; student and teacher of each differ.
+    """
+    import torch
+
+    from maskmatch.config import Config
+    from maskmatch.models import build_student
+    from maskmatch.training import checkpoint
+    from maskmatch.training.run_folder import write_config
+
+    def write(folder, data, class_names=("field", "meadow", "town"), **found):
+        config = Config(data=data)
+        config.data.class_names = list(class_names)
+        folder.mkdir(parents=True)
+        write_config(folder, config, {"num_classes": len(class_names)} | found)
+        for step in (2, 4):
+            torch.manual_seed(step)
+            networks = [build_student(config.model, len(class_names)).network for _ in range(2)]
+            for network in networks:  # all classes shall occur
+                torch.nn.init.normal_(network.segmentation_head[0].weight, std=2)
+            state = checkpoint.State(step=step, optimizer={}, scaler={}, best_miou=0.5, config={})
+            checkpoint.save(folder / "checkpoints", *networks, state, best=step == 2, keep=2)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run(write_run, tmp_path_factory):
+    """A run of three classes on a folder of six images with masks, all in val and two in test; do not change it."""
+    import numpy as np
+    from PIL import Image
+
+    from maskmatch.config import DataConfig
+
+    root = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    (root / "images").mkdir()
+    (root / "masks").mkdir()
+    for index, (height, width) in enumerate([(40, 50), (40, 50), (33, 64), (33, 64), (70, 90), (20, 30)]):
+        image = Image.fromarray(generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height))
+        image.save(root / f"images/{index}.png")
+        mask = generator.integers(0, 4, (height, width), dtype=np.uint8)
+        mask[mask == 3] = 255
+        Image.fromarray(mask).save(root / f"masks/{index}.png")
+    lines = [f"images/{index}.png masks/{index}.png\n" for index in range(6)]
+    (root / "all.txt").write_text("".join(lines))
+    (root / "two.txt").write_text("".join(lines[4:]))
+    lists = dict.fromkeys(("labeled", "unlabeled", "val"), "all.txt")
+    data = DataConfig(name="folder", root=str(root), test="two.txt", **lists)
+    return write_run(tmp_path_factory.mktemp("runs") / "run", data, palette=["#ff0000", "#00ff00", "#0000ff"])

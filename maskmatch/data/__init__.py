@@ -9,6 +9,7 @@ import torch
 
 from maskmatch.config import DataConfig
 from maskmatch.data.check import check_dataset
+from maskmatch.data.classes import format_palette
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import read_image, read_mask, read_pair
 from maskmatch.data.fingerprint import check_fingerprint, fingerprint
@@ -27,6 +28,7 @@ __all__ = [
     "choose_loader",
     "dali_installed",
     "fingerprint",
+    "format_palette",
     "load_dataset",
     "make_loader",
     "read_image",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from PIL import ImageColor
+
+from maskmatch.errors import UserError
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -62,6 +67,21 @@ ADE20K = _names(
     "screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate, "
     "monitor, bulletin board, shower, radiator, glass, clock, flag"
 )
+
+
+def parse_palette(colors: Sequence[str], count: int) -> np.ndarray:
+    """Colours such as `#804080` or `red`, one a class, as uint8 [count, 3]; UserError where they are none."""
+    if len(colors) != count:
+        raise UserError(f"data.palette: expected {count} colours, one a class, got {len(colors)}")
+    try:
+        return np.array([ImageColor.getrgb(color)[:3] for color in colors], np.uint8)
+    except ValueError as error:
+        raise UserError(f"data.palette: expected colours such as #804080 or red, got {list(colors)}") from error
+
+
+def format_palette(palette: np.ndarray) -> list[str]:
+    """uint8 [C, 3] as `parse_palette` reads it."""
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette.tolist()]
 
 
 def voc_palette(count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.config import DataConfig
 from maskmatch.data import builtin, classes, mask_table
-from maskmatch.data.classes import voc_palette
+from maskmatch.data.classes import parse_palette, voc_palette
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import read_palette
 from maskmatch.data.lists import Find, find_lists, read_list
@@ -176,7 +176,7 @@ def _dataset(
         name=config.name,
         root=root,
         class_names=_class_names(config, names),
-        palette=palette,
+        palette=_palette(config, palette),
         mask_table=mask_table.configured(config, mask_table.identity() if table is None else table),
         labeled=parts["labeled"],
         unlabeled=tuple(Pair(pair.image, None) for pair in parts["unlabeled"]),
@@ -276,6 +276,11 @@ def _class_names(config: DataConfig, known: Sequence[str]) -> tuple[str, ...]:
     if not 1 <= count <= IGNORE_INDEX:
         raise UserError(f"data.num_classes: expected 1 to {IGNORE_INDEX}, got {count}")
     return tuple(config.class_names or known)
+
+
+def _palette(config: DataConfig, known: np.ndarray) -> np.ndarray:
+    """The user's colours, else the layout's, uint8 [C, 3]."""
+    return known if config.palette is None else parse_palette(config.palette, len(known))
 
 
 def _classes_file(path: Path) -> list[str] | None:

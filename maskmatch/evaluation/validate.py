@@ -11,20 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskmatch.data import Pair, read_pair
 from maskmatch.errors import UserError
+from maskmatch.evaluation.inference import BATCH_PIXELS, WHOLE, Inference, predict_batch
 from maskmatch.evaluation.metrics import ConfusionMatrix, Metrics
 from maskmatch.models import Student
-from maskmatch.ops import multiscale_pseudo_label
 
 READERS = 2
 """Threads that decode images while the network computes."""
 READ_AHEAD = 8
 """Decoded images that may wait for the network."""
-BATCH_PIXELS = 2**18
-"""Images of one size share a forward up to this many pixels: two of VOC's, none of Cityscapes'."""
 
 
 class _Sample(NamedTuple):
@@ -35,8 +32,7 @@ class _Sample(NamedTuple):
 class Validator:
     """Measures networks of one kind on one list of images.
 
-    The images are padded at the right and at the bottom to what the network takes, and what it says of the
-    padding is cut off again: every pixel of every image counts once, at the image's own resolution.
+    What the network says of padding is cut off: every pixel of every image counts once, at the image's own resolution.
     """
 
     def __init__(
@@ -48,8 +44,9 @@ class Validator:
         device: torch.device | str,
         *,
         total: Callable[[Tensor], Tensor] | None = None,
+        how: Inference = WHOLE,
     ) -> None:
-        """`student` says how to feed a network; `mask_table` is `Dataset.mask_table`.
+        """`student` says how to feed a network; `mask_table` is `Dataset.mask_table`; `how` an image is shown to it.
 
         Of several processes each has its own part of the list; `total` adds their int64 [C, C] counts up.
         """
@@ -59,16 +56,23 @@ class Validator:
         self.num_classes = num_classes
         self.device = torch.device(device)
         self.total = total
+        self.how = how
 
     def __call__(self, network: nn.Module) -> Metrics:
         """Run `network`, the student's or one like it, on the device; its training mode is kept."""
         confusion = ConfusionMatrix(self.num_classes, self.device)
-        for images, targets in self._batches():
-            label, _ = _predict_batch(network, self.student, images.to(self.device, non_blocking=True))
-            confusion.update(label, targets.to(self.device, non_blocking=True))
+        for label, _, target in self.predictions(network):
+            confusion.update(label, target)
         if self.total:
             confusion.matrix = self.total(confusion.matrix)
         return confusion.compute()
+
+    def predictions(self, network: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Label uint8, confidence float32 and target uint8, [N, H, W] on the device, of one batch after the other."""
+        for images, targets in self._batches():
+            on_device = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            label, confidence = predict_batch(network, self.student, on_device, self.how)
+            yield label, confidence, targets.to(self.device, non_blocking=True)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Consecutive images of one size as uint8 [N, H, W, 3] and their targets as uint8 [N, H, W]."""
@@ -96,37 +100,3 @@ class Validator:
         if image.shape[:2] != target.shape:
             raise UserError(f"{pair.mask} is of size {target.shape}, its image {pair.image} of {image.shape[:2]}")
         return _Sample(image, target)
-
-
-def predict(network: nn.Module, student: Student, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class and confidence of every pixel of one image.
-
-    Args:
-        network: the student's or one like it, on any device; its training mode is kept.
-        student: says how the network is fed.
-        image: uint8 [H, W, 3], RGB, of any size.
-
-    Returns:
-        label uint8 [H, W] and confidence (the label's softmax probability) float32 [H, W].
-    """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    label, confidence = _predict_batch(network, student, torch.tensor(image[None], device=device))
-    return label[0].cpu().numpy(), confidence[0].cpu().numpy()
-
-
-@torch.no_grad()
-def _predict_batch(network: nn.Module, student: Student, images: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 [N, H, W, 3] -> label uint8 [N, H, W], confidence float32 [N, H, W]."""
-    height, width = images.shape[1:3]
-    size = student.padded_size(height), student.padded_size(width)
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (student.mean, student.std))
-    inputs = (images.permute(0, 3, 1, 2) / 255 - mean) / std
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        logits = network(F.pad(inputs, (0, size[1] - width, 0, size[0] - height)))
-    finally:
-        for module in training:
-            module.training = True
-    label, confidence = multiscale_pseudo_label([logits], size, align_corners=student.align_corners)
-    return label[:, :height, :width], confidence[:, :height, :width]

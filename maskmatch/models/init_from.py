@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from maskmatch.errors import UserError
-from maskmatch.models.weight_files import first_few, read_weights
+from maskmatch.models.weight_files import first_few, misfits, read_weights
 
 
 def init_from(network: nn.Module, path: str, num_classes: int) -> str:
@@ -27,26 +27,18 @@ def init_from(network: nn.Module, path: str, num_classes: int) -> str:
     where = _weights_in(Path(path))
     file = read_weights(where, "init_from")
     own, given = network.state_dict(), file.tensors
-    classifier = [key for key in own.keys() & given.keys() if _differs_in_classes(given[key], own[key], num_classes)]
-    lacking = sorted(own.keys() - given.keys())
-    misshapen = sorted(
-        f"{key} {list(given[key].shape)} instead of {list(own[key].shape)}"
-        for key in own.keys() & given.keys() - classifier
-        if given[key].shape != own[key].shape
-    )
-    unknown = sorted(given.keys() - own.keys())
-    for fault, keys in (("lacks", lacking), ("has other shapes", misshapen), ("has unknown keys", unknown)):
-        if keys:
-            raise UserError(
-                f"init_from: {where} is not of this model.arch and model.encoder: it {fault}: {first_few(keys)}; "
-                f"--model.encoder_weights takes an encoder alone"
-            )
+    classifier, problem = misfits(own, given, num_classes)
+    if problem:
+        raise UserError(
+            f"init_from: {where} is not of this model.arch and model.encoder: {problem}; "
+            f"--model.encoder_weights takes an encoder alone"
+        )
     network.load_state_dict(own | {key: tensor for key, tensor in given.items() if key not in classifier})
     report = f"{len(given) - len(classifier)} tensors loaded from {where}"
     if not classifier:
         return report
     classes = given[classifier[0]].shape[0]
-    return f"{report}; {first_few(sorted(classifier))} start at random ({classes} classes there, {num_classes} here)"
+    return f"{report}; {first_few(classifier)} start at random ({classes} classes there, {num_classes} here)"
 
 
 def _weights_in(path: Path) -> Path:
@@ -57,8 +49,3 @@ def _weights_in(path: Path) -> Path:
         if (folder / "teacher.safetensors").is_file():
             return folder / "teacher.safetensors"
     raise UserError(f"init_from: expected a run, a checkpoint or a file of weights, got {path}")
-
-
-def _differs_in_classes(given: Tensor, own: Tensor, num_classes: int) -> bool:
-    """Whether a tensor is of a classifier that was made for another number of classes."""
-    return given.shape != own.shape and own.shape[:1] == (num_classes,) and given.shape[1:] == own.shape[1:]

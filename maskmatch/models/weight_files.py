@@ -85,6 +85,38 @@ def read_weights(path: Path, option: str, or_else: str = "") -> WeightFile:
     return WeightFile(origin, {_unwrapped(key): tensor for key, tensor in tensors.items()})
 
 
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], num_classes: int) -> tuple[list[str], str]:
+    """How weights fail to fit a network with `num_classes` classes.
+
+    Args:
+        own: the network's state_dict.
+        given: the weights.
+
+    Returns:
+        The names of the classifier's tensors that were made for another number of classes; and what else does
+        not fit, in words, empty where all does.
+    """
+    classifier = sorted(
+        key for key in own.keys() & given.keys() if _differs_in_classes(given[key], own[key], num_classes)
+    )
+    lacking = sorted(own.keys() - given.keys())
+    misshapen = sorted(
+        f"{key} {list(given[key].shape)} instead of {list(own[key].shape)}"
+        for key in own.keys() & given.keys() - set(classifier)
+        if given[key].shape != own[key].shape
+    )
+    unknown = sorted(given.keys() - own.keys())
+    for fault, keys in (("lacks", lacking), ("has other shapes", misshapen), ("has unknown keys", unknown)):
+        if keys:
+            return classifier, f"it {fault}: {first_few(keys)}"
+    return classifier, ""
+
+
+def _differs_in_classes(given: Tensor, own: Tensor, num_classes: int) -> bool:
+    """Whether a tensor is of a classifier that was made for another number of classes."""
+    return given.shape != own.shape and own.shape[:1] == (num_classes,) and given.shape[1:] == own.shape[1:]
+
+
 def _recognise(content: Any) -> tuple[str, Any]:
     """Who wrote a checkpoint, and the weights in it."""
     origin, outermost, taken = "", content, ""

@@ -109,6 +109,24 @@ def load(path: Path, student: nn.Module, teacher: nn.Module) -> State:
     return state
 
 
+def load_weights(path: Path, name: str) -> dict[str, torch.Tensor]:
+    """The weights of one network of a checkpoint folder; `name` is student or teacher.
+
+    Raises:
+        DamagedError: they are missing or not as they were written.
+    """
+    file = f"{name}.safetensors"
+    try:
+        content = (path / file).read_bytes()
+        if (path / "sha256").exists():  # older checkpoints have no sums
+            _check_sum(content, file, _sums(path).get(file))
+        return safetensors.torch.load(content)
+    except FileNotFoundError as error:
+        raise DamagedError(f"not a checkpoint: {path} lacks {error.filename or error}") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedError(f"cannot load the checkpoint {path}: {_first_line(error)}") from error
+
+
 def load_last(folder: Path, student: nn.Module, teacher: nn.Module) -> tuple[State | None, list[str]]:
     """Load `last`, or where it is damaged the newest checkpoint before it that is not.
 
@@ -164,12 +182,21 @@ def _files(student: nn.Module, teacher: nn.Module, state: State) -> list[tuple[s
 def _checked_files(path: Path) -> dict[str, bytes]:
     """The content of a checkpoint's files, by name; ValueError where one does not have its sum."""
     files = {}
-    for line in (path / "sha256").read_text().splitlines():
-        expected, _, name = line.partition("  ")
+    for name, expected in _sums(path).items():
         files[name] = (path / name).read_bytes()
-        if hashlib.sha256(files[name]).hexdigest() != expected:
-            raise ValueError(f"{name} is damaged")
+        _check_sum(files[name], name, expected)
     return files
+
+
+def _sums(path: Path) -> dict[str, str]:
+    """File name -> sha256, of a checkpoint folder."""
+    lines = (line.partition("  ") for line in (path / "sha256").read_text().splitlines())
+    return {name: expected for expected, _, name in lines}
+
+
+def _check_sum(content: bytes, name: str, expected: str | None) -> None:
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise ValueError(f"{name} is damaged")
 
 
 def _weights(network: nn.Module) -> dict[str, torch.Tensor]:

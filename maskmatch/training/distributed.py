@@ -109,17 +109,18 @@ class World:
                 buffer.copy_(part.view_as(buffer))
 
 
-def join(device_name: str) -> tuple[World, torch.device]:
+def join(device_name: str, option: str = "train.device") -> tuple[World, torch.device]:
     """Take this process's place among those that torchrun started, and its device.
 
     Args:
         device_name: `auto`, `cpu`, `cuda` or `cuda:N`.
+        option: what the message calls it where it is wrong.
 
     Raises:
         UserError: there is no such device, or not one for every process.
     """
     world = World(*(int(os.environ.get(name, default)) for name, default in _TORCHRUN.items()))
-    device = _device(device_name, world)
+    device = find_device(device_name, option, world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.size > 1 and not dist.is_initialized():
@@ -168,21 +169,23 @@ def _has_unused_parameters(network: nn.Module, inputs: Tensor) -> bool:
     return unused
 
 
-def _device(name: str, world: World) -> torch.device:
+def find_device(name: str, option: str, world: World | None = None) -> torch.device:
+    """The device that an option names, of several processes this one's; UserError where there is none."""
+    world = world or World()
     count = torch.cuda.device_count()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"train.device must be auto, cpu, cuda or cuda:N, got {name}") from None
+        raise UserError(f"{option} must be auto, cpu, cuda or cuda:N, got {name}") from None
     if device.type != "cuda":
         return device
     if world.size > 1:
         if device.index is not None:
-            raise UserError(f"train.device: each process takes a GPU of its own, expected cuda, got {name}")
+            raise UserError(f"{option}: each process takes a GPU of its own, expected cuda, got {name}")
         device = torch.device("cuda", world.local_rank)
     if (device.index or 0) >= count:
         processes = f" for process {world.local_rank} of this machine" if world.size > 1 else ""
-        raise UserError(f"train.device is {device}{processes}, but torch sees {count} CUDA devices")
+        raise UserError(f"{option} is {device}{processes}, but torch sees {count} CUDA devices")
     return device

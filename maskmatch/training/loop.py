@@ -22,6 +22,7 @@ from maskmatch.data import (
     Loader,
     check_dataset,
     fingerprint,
+    format_palette,
     load_dataset,
     make_loader,
     read_pair,
@@ -234,7 +235,12 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         rank=world.rank,
         world_size=world.size,
     )
-    found = {"loader": loader.name, "num_classes": dataset.num_classes, "class_names": list(dataset.class_names)}
+    found = {
+        "loader": loader.name,
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+        "palette": format_palette(dataset.palette),
+    }
     if world.leads:
         write_config(folder, config, found)
     val = dataset.val[world.rank :: world.size]

@@ -21,7 +21,7 @@ FREE_ON_RESUME = {
     *("batch_size", "accumulate"),  # only their product counts, with the processes: the data's fingerprint has it
     *("device", "compile", "workers", "loader", "cache", "on_error", "keep_checkpoints"),
     *("checkpoint_activations", "max_skipped_steps"),
-    *("num_classes", "class_names", "root", "encoder_weights"),
+    *("num_classes", "class_names", "palette", "root", "encoder_weights"),
 }
 
 

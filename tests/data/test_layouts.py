@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskmatch.config import DataConfig
 from maskmatch.data import Pair, check_dataset, load_dataset, read_mask
-from maskmatch.data.classes import voc_palette
+from maskmatch.data.classes import format_palette, parse_palette, voc_palette
 from maskmatch.errors import UserError
 
 
@@ -204,3 +204,18 @@ def test_cityscapes_without_validation_images(tmp_path: Path, save: tuple) -> No
         load_dataset(config, supervised_only=False)
     with_list = change(config, val="labeled.txt")
     assert len(load_dataset(with_list, supervised_only=False).val) == 2
+
+
+def test_a_palette_of_ones_own():
+    colors = ["red", "#00ff00", "#00f", "#010203", "white", "black"]
+    palette = load_dataset(DataConfig(palette=colors), supervised_only=False).palette
+    assert palette.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255], [1, 2, 3], [255] * 3, [0] * 3]
+    assert (parse_palette(format_palette(palette), 6) == palette).all()
+
+
+@pytest.mark.parametrize(
+    ("colors", "said"), [(["red"], "expected 6 colours, one a class, got 1"), (["#12"] * 6, "such as #804080 or red")]
+)
+def test_a_palette_that_is_none(colors, said):
+    with pytest.raises(UserError, match=said):
+        load_dataset(DataConfig(palette=colors), supervised_only=False)

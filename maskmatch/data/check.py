@@ -14,7 +14,16 @@ from PIL import Image
 
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.data.dataset import Dataset, Pair
-from maskmatch.data.files import COLORS, JPEG_END, FileError, Header, header_of, read_stored_mask, reason
+from maskmatch.data.files import (
+    COLORS,
+    JPEG_END,
+    FileError,
+    Header,
+    header_of,
+    read_stored_mask,
+    reason,
+    refuse_no_file,
+)
 from maskmatch.errors import UserError
 
 S = TypeVar("S")
@@ -87,8 +96,7 @@ def check_image(path: Path) -> Header:
 
 
 def _whole(path: Path, read: Callable[[Image.Image], T]) -> T:
-    if path.exists() and not path.is_file():  # a pipe would never end
-        raise FileError("expected a whole image file, got no regular file", path)
+    refuse_no_file(path, "a whole image file")
     try:
         with Image.open(path) as image:
             if not _ends_well(path, image.format):

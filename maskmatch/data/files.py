@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from maskmatch.errors import UserError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# What Pillow warns of in damaged files either becomes an error here or does not matter.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 COLORS = 2**24
 """Length of a mask table whose masks hold colours."""
 
@@ -55,19 +59,26 @@ class Header(NamedTuple):
 @contextmanager
 def opened(path: Path, what: str = "image", content: bytes | None = None) -> Iterator[Image.Image]:
     """A file (or its content, where it was read already) as a Pillow image; whatever goes wrong is a UserError."""
+    if content is None:
+        refuse_no_file(path, f"a readable {what}")
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
             yield image
-    except UserError:
+    except FileError:
         raise
     except Exception as error:  # on damaged files the decoders raise what they like
         raise FileError(f"expected a readable {what}, got {reason(error)}", path) from error
 
 
+def refuse_no_file(path: Path, expected: str) -> None:
+    """Refuse folders, devices and pipes, which might never end."""
+    if path.exists() and not path.is_file():
+        raise FileError(f"expected {expected}, got no regular file", path)
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's content."""
-    if path.exists() and not path.is_file():  # a pipe would never end
-        raise FileError("expected a readable image, got no regular file", path)
+    refuse_no_file(path, "a readable image")
     try:
         return path.read_bytes()
     except OSError as error:

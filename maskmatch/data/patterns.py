@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 from maskmatch.data.dataset import Pair
@@ -34,7 +35,6 @@ class Pairing:
     def __init__(self, root: Path, images: str, masks: str) -> None:
         self.root = root
         self.images, self.masks = images, masks
-        self._mask_of = self._indexed(masks)
 
     def pair(self, image: Path) -> Pair:
         """An image with its mask, None where it has none."""
@@ -49,11 +49,13 @@ class Pairing:
         image = self._image_of.get(name.lstrip("/"))
         return self.pair(image) if image else None
 
-    @property
+    @cached_property
     def _image_of(self) -> dict[str, Path]:
-        if not hasattr(self, "_images"):
-            self._images = self._indexed(self.images)
-        return self._images
+        return self._indexed(self.images)
+
+    @cached_property
+    def _mask_of(self) -> dict[str, Path]:
+        return self._indexed(self.masks)
 
     def _indexed(self, pattern: str) -> dict[str, Path]:
         index: dict[str, Path] = {}

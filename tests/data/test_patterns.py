@@ -67,7 +67,7 @@ def test_ids_are_what_the_wildcards_stand_for(tmp_path: Path) -> None:
 def test_two_masks_for_one_image_are_refused(tmp_path: Path) -> None:
     root = touch(tmp_path, "masks/1.png", "masks/1.tif")
     with pytest.raises(UserError, match=r"one file for `1` in masks/\*\*/\*, got two: .*1\.png, .*1\.tif"):
-        Pairing(root, "images/**/*", "masks/**/*")
+        Pairing(root, "images/**/*", "masks/**/*").pair(root / "images/1.jpg")
 
 
 @pytest.fixture

@@ -23,11 +23,13 @@ _FLAGS = {
 }
 
 
-def milliseconds(functions: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
+def milliseconds(
+    functions: dict[str, Callable[[], Any]], rounds: int, device: str, warmup: int = 3
+) -> dict[str, list[float]]:
     """Times of every function, in rounds that call each once, so that a busy machine is busy for all of them."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
-        for _ in range(3):
+        for _ in range(warmup):
             function()
     for _ in range(rounds):
         for name, function in functions.items():

@@ -10,7 +10,7 @@ import importlib
 import json
 from pathlib import Path
 
-AREAS = ("ops", "data", "roofline")
+AREAS = ("ops", "step", "data", "roofline")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
@@ -229,6 +229,10 @@ class Loader(Iterator[Batch]):
             self.close()
             raise
         return batch
+
+    def settle(self) -> None:
+        """Wait until the batches that are made ahead are ready, so that no thread works."""
+        wait(self._pending)
 
     def close(self) -> None:
         """End the threads; batches not yet taken are dropped."""

@@ -181,7 +181,7 @@ class TrainStep:
     @torch.no_grad()
     def _agreeing(self, weak: Tensor, batch: Batch, pseudo: PseudoLabels) -> Tensor:
         """Number of pixels of the weak views that the student, in eval mode, labels as the teacher does."""
-        with self.phases("student forward"), self._autocast():
+        with self.phases("student forward"), self.autocast():
             logits = self.network.eval()(self.method.normalize(weak))
         self.network.train()
         label = self.method.combine([logits], batch).label
@@ -197,7 +197,7 @@ class TrainStep:
     def _pseudo_labels(self, batch: Batch) -> PseudoLabels:
         with self.phases("loss"):
             views = self.method.scaled_views(batch)
-        with self.phases("teacher"), self._autocast():
+        with self.phases("teacher"), self.autocast():
             logits = [self._teacher(view) for view in views]
         with self.phases("loss"):
             return self.method.combine(logits, batch)
@@ -208,7 +208,7 @@ class TrainStep:
         """The losses of some branches, from one forward."""
         with self.phases("loss"):
             branches = {name: self.method.branch(name, batch, pseudo) for name in names}
-        with self.phases("student forward"), self._autocast():
+        with self.phases("student forward"), self.autocast():
             logits = self.method.logits(self._student, list(branches.values()))
         with self.phases("loss"):
             return {
@@ -216,7 +216,8 @@ class TrainStep:
                 for part, (name, branch) in zip(logits, branches.items(), strict=True)
             }
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The networks' forwards run in it."""
         # Every weight is used once a forward, and a cached cast would outlive the backward of its branch.
         precision = self.config.precision
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16

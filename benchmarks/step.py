@@ -1,0 +1,160 @@
+"""Whole training steps, data included, against the bare passes of the networks that they need."""
+
+from __future__ import annotations
+
+import copy
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import machine, milliseconds, peak_bytes, percentiles
+from torch import Tensor
+
+from maskmatch.cli import parse_train
+from maskmatch.ops import use_backend
+from maskmatch.training.loop import Run, prepare
+
+COLUMNS = (
+    "config",
+    "provider",
+    "shape",
+    "ms_p20",
+    "ms_p50",
+    "ms_p80",
+    "over_network",
+    "images_per_second",
+    "peak_memory_mb",
+)
+BLOCK = 4  # steps a measurement
+ROUNDS = 15
+CONFIGS: dict[str, list[str]] = {
+    "builtin": [],
+    "camvid": ["--config", str(Path(__file__).parents[1] / "configs" / "camvid.yaml")],
+}
+PROVIDERS = {
+    "fused": ["--fused"],
+    "eager": ["--no-fused"],
+    "compile": ["--no-fused", "--train.compile", "true"],
+    "supervised": ["--fused", "--method.supervised_only", "true"],
+}
+EVERY_BRANCH = ["--method.warmup_steps", "0", "--method.ramp_steps", "0", "--train.steps", "1000000"]
+
+
+def run(device: str) -> Iterator[dict[str, Any]]:
+    """One record for each configuration and provider; providers and their bare passes are timed in turns."""
+    for config, options in CONFIGS.items():
+        if config == "camvid":
+            data = os.environ.get("MASKMATCH_TEST_DATA")
+            if not data:
+                print("camvid skipped: MASKMATCH_TEST_DATA names no folder with data/camvid")
+                continue
+            options = [*options, "--data.root", f"{data}/data/camvid"]
+        yield from _records(config, [*options, *EVERY_BRANCH, "--train.device", device], device)
+
+
+def _records(config: str, options: list[str], device: str) -> Iterator[dict[str, Any]]:
+    torch._dynamo.reset()
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            name: prepare(parse_train([*options, *chosen, "--output", f"{folder}/{name}"]))
+            for name, chosen in PROVIDERS.items()
+        }
+        functions: dict[str, Callable[[], Any]] = {}
+        for name, training in runs.items():
+            functions[name] = _steps(training)
+            functions[f"{name} network"] = _bare_passes(training)
+        times = {
+            name: [ms / BLOCK for ms in block]
+            for name, block in milliseconds(functions, ROUNDS, device, warmup=1).items()
+        }
+        for name, training in runs.items():
+            train = training.config.train
+            images = train.batch_size * (1 if training.config.method.supervised_only else 2)
+            measured = percentiles(times[name])
+            ratios = [step / network for step, network in zip(times[name], times[f"{name} network"], strict=True)]
+            yield (
+                machine(device)
+                | measured
+                | {
+                    "area": "step",
+                    "config": config,
+                    "provider": name,
+                    "shape": f"{images}x3x{'x'.join(map(str, _crop(training)))}",
+                    "precision": train.precision,
+                    "loader": training.loader.name,
+                    "network_ms_p50": statistics.median(times[f"{name} network"]),
+                    "over_network": statistics.median(ratios),
+                    "images_per_second": 1e3 * images / measured["ms_p50"],
+                    "peak_memory_mb": (_held_bytes(training) + peak_bytes(partial(_step, training), device)) / 2**20,
+                }
+            )
+        for training in runs.values():
+            training.loader.close()
+            if training.log:
+                training.log.close()
+
+
+def _steps(run: Run) -> Callable[[], None]:
+    """A block of steps, and the batches that the next one will find ready: as many as were taken."""
+
+    def block() -> None:
+        for _ in range(BLOCK):
+            _step(run)
+        run.loader.settle()
+
+    return block
+
+
+def _step(run: Run) -> None:
+    with nullcontext() if run.config.fused else use_backend("reference"):
+        run.train_step([next(run.loader)], run.step)
+        run.step += 1
+
+
+def _bare_passes(run: Run) -> Callable[[], None]:
+    """The passes of a block of steps: the same networks, shapes, dtype, modes and branches, and nothing else."""
+    student, teacher = copy.deepcopy(run.student.network).train(), copy.deepcopy(run.teacher.network)
+    step, method = run.train_step, run.train_step.method
+    height, width = _crop(run)
+    views = run.config.train.batch_size, 3, height, width
+    branches = [_random(views, step.device) for _ in method.weights(0)]
+    scales = []
+    if len(branches) > 1:
+        scales = [_random(view.shape, step.device) for view in method.scaled_views(next(run.loader))]
+    forward, label = (torch.compile(n) if run.config.train.compile else n for n in (student, teacher))
+
+    def block() -> None:
+        for _ in range(BLOCK):
+            with torch.no_grad(), step.autocast():
+                for view in scales:
+                    label(view)
+            for images in branches:
+                with step.autocast():
+                    logits = forward(images)
+                logits.sum().backward()
+            student.zero_grad(set_to_none=True)
+
+    return block
+
+
+def _random(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.randn(shape, device=device).to(memory_format=torch.channels_last)
+
+
+def _crop(run: Run) -> tuple[int, int]:
+    size = run.config.data.crop_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def _held_bytes(run: Run) -> int:
+    """Of the weights, the optimizer's state and the teacher."""
+    tensors = [*run.student.network.state_dict().values(), *run.teacher.network.state_dict().values()]
+    for state in run.train_step.optimizer.state.values():
+        tensors += [value for value in state.values() if isinstance(value, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

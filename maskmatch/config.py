@@ -105,6 +105,10 @@ class MethodConfig:
     """Mix the strong views of images 2i and 2i+1."""
     lcr: bool = True
     """L_m, local consistency: agree with the pseudo-labels on a view with most patches hidden."""
+    reconstruction: bool = False
+    """L_r: paint the hidden patches, with a head that is dropped after the training; to compare L_m with."""
+    lambda_r: float = 1.0
+    """Weight of L_r after the ramp."""
     threshold: float = 0.95
     """Confidence that a pseudo-label needs to count, tau."""
     lambda_u: float = 1.0
@@ -246,6 +250,7 @@ def validate(config: Config) -> None:
         ),
         ("method.lambda_u", method.lambda_u, method.lambda_u >= 0, "at least 0"),
         ("method.lambda_m", method.lambda_m, method.lambda_m >= 0, "at least 0"),
+        ("method.lambda_r", method.lambda_r, method.lambda_r >= 0, "at least 0"),
         ("method.warmup_steps", method.warmup_steps, (method.warmup_steps or 0) >= 0, "at least 0"),
         ("method.ramp_steps", method.ramp_steps, (method.ramp_steps or 0) >= 0, "at least 0"),
         ("method.ema_momentum", method.ema_momentum, 0 <= (method.ema_momentum or 0) <= 1, unit),

@@ -22,6 +22,7 @@ LOSSES = {
     "loss_x": "labelled, $L_x$",
     "loss_u": "strong view, $L_u$",
     "loss_m": "masked view, $L_m$",
+    "loss_r": "reconstruction, $L_r$",
 }
 MIOUS = {"miou_student": "student", "miou_teacher": "teacher"}
 

@@ -5,6 +5,7 @@ q, c = argmax p, max p                                                   pseudo-
 L    = CE(S(x), y)                                    L_x, supervised
      + lambda_u * mean of [c >= tau] * CE(S(u_s), q)  L_u, consistency under strong augmentation and CutMix
      + lambda_m * mean of [c >= tau] * CE(S(u_m), q)  L_m, local consistency under patch masking
+     + lambda_r * mean of (R(u_m) - u_w)^2            L_r, reconstruction of the hidden pixels; off by default
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
 from maskmatch.method.cutmix import cutmix_boxes, mix
+from maskmatch.method.reconstruction import CHANNELS, reconstruction_loss
 from maskmatch.method.supervised import SupervisedLoss
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
 
-BRANCHES = ("loss_x", "loss_u", "loss_m")
+BRANCHES = ("loss_x", "loss_u", "loss_m", "loss_r")
 """The branches by the names of their losses, in the order in which they run."""
 DIVISORS = (*BRANCHES, "coverage")
 """What is a sum over pixels divided by their number in the whole batch."""
@@ -40,8 +42,8 @@ class Branch(NamedTuple):
     """What one branch shows the student, and what its answer is scored against."""
 
     images: Tensor  # float32 [N, 3, H, W], normalised
-    target: Tensor  # uint8 [N, H, W]
-    confidence: Tensor | None  # float32 [N, H, W]; None: every pixel counts
+    target: Tensor  # uint8 [N, H, W]; of L_r the image itself, float32 [N, 3, H, W]
+    confidence: Tensor | None  # float32 [N, H, W]; None: every pixel counts; of L_r 1 where the image is hidden
     updates_statistics: bool  # whether its forward updates the running statistics of BatchNorm
 
 
@@ -52,6 +54,7 @@ class Losses(NamedTuple):
     loss_x: Tensor
     loss_u: Tensor
     loss_m: Tensor
+    loss_r: Tensor
 
 
 class MaskMatch:
@@ -101,7 +104,8 @@ class MaskMatch:
 
     def compile(self) -> None:
         """From now on, run views, pseudo-labels and losses through torch.compile, each as one graph."""
-        for name in ("divisors", "scaled_views", "combine", "supervised", "consistency", "masked", "loss", "confident"):
+        views = ("scaled_views", "supervised", "consistency", "masked", "reconstructed")
+        for name in (*views, "divisors", "combine", "loss", "confident"):
             setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
 
     def weights(self, step: int) -> dict[str, float]:
@@ -112,30 +116,34 @@ class MaskMatch:
             weights["loss_u"] = ramp * self.config.lambda_u
         if ramp and self.config.lcr:
             weights["loss_m"] = ramp * self.config.lambda_m
+        if ramp and self.config.reconstruction:
+            weights["loss_r"] = ramp * self.config.lambda_r
         return weights
 
     def ramp(self, step: int) -> float:
         """Factor of the unlabelled losses: 0 in the warm-up, then rising linearly to 1."""
         config = self.config
         warmup, ramp = config.warmup_steps or 0, config.ramp_steps or 0
-        if step < warmup or config.supervised_only or not (config.consistency or config.lcr):
+        if step < warmup or config.supervised_only or not (config.consistency or config.lcr or config.reconstruction):
             return 0.0
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
 
     def divisors(self, batch: Batch) -> Tensor:
-        """The pixels that count in each of DIVISORS: non-ignored ones; int64 [4], float64 with class weights.
+        """The pixels that count in each of DIVISORS: non-ignored ones; int64 [5], float64 with class weights.
 
         Known before any network runs, so that several batches (of processes, or of accumulation) can add theirs up.
         """
         labeled = self.supervised_loss.divisor(batch.target)
         if self.config.supervised_only:
-            return torch.stack([labeled, *[torch.zeros_like(labeled)] * 3])
-        valid = mixed = masked = _required(batch.valid)
+            return torch.stack([labeled, *[torch.zeros_like(labeled)] * (len(DIVISORS) - 1)])
+        valid = mixed = masked = hidden = _required(batch.valid)
         if self.config.cutmix:
             mixed = mix(self._boxes(batch), valid)
         if self.config.region != "all":
             masked = valid & ~self._outside(self._mask(batch)[1], valid)
-        return torch.stack([labeled, *(pixels.sum().to(labeled.dtype) for pixels in (mixed, masked, valid))])
+        if self.config.reconstruction:
+            hidden = valid & self._hidden(self._mask(batch)[1], valid)
+        return torch.stack([labeled, *(pixels.sum().to(labeled.dtype) for pixels in (mixed, masked, hidden, valid))])
 
     @torch.no_grad()
     def pseudo_labels(self, teacher: Callable[[Tensor], Tensor], batch: Batch) -> PseudoLabels:
@@ -159,6 +167,8 @@ class MaskMatch:
         """The branch that `name`, one of BRANCHES, stands for; `pseudo` is for the unlabelled ones."""
         if name == "loss_x":
             return self.supervised(batch)
+        if name == "loss_r":
+            return self.reconstructed(batch)
         if pseudo is None:
             raise ValueError(f"{name} is scored against pseudo-labels, got none")
         return self.consistency(batch, pseudo) if name == "loss_u" else self.masked(batch, pseudo)
@@ -184,6 +194,13 @@ class MaskMatch:
             label = label.masked_fill(self._outside(grid, label), IGNORE_INDEX)
         return Branch(images, label, pseudo.confidence, updates_statistics=self.config.masked_updates_bn)
 
+    def reconstructed(self, batch: Batch) -> Branch:
+        """L_r: the masked view must give the hidden pixels themselves."""
+        images, grid = self._mask(batch)
+        valid = _required(batch.valid)
+        hidden = (valid & self._hidden(grid, valid)).float()
+        return Branch(images, self.normalize(self._view_to_mask(batch)), hidden, self.config.masked_updates_bn)
+
     def logits(self, student: nn.Module, branches: Sequence[Branch]) -> Sequence[Tensor]:
         """The student's answers to some branches, from one forward of all their images."""
         images = branches[0].images if len(branches) == 1 else torch.cat([branch.images for branch in branches])
@@ -192,7 +209,16 @@ class MaskMatch:
         return logits.split([branch.images.shape[0] for branch in branches])
 
     def loss(self, logits: Tensor, branch: Branch, divisor: Tensor) -> Tensor:
-        """The summed cross-entropy of the confident pixels over `divisor`; a float32 scalar."""
+        """The summed cross-entropy of the confident pixels over `divisor`; a float32 scalar.
+
+        With `reconstruction` the logits are followed by the image: [N, C + 3, h, w], see `reconstruction.with_head`.
+        """
+        if self.config.reconstruction:
+            logits, painted = logits.split([logits.shape[1] - CHANNELS, CHANNELS], 1)
+            if branch.target.is_floating_point() and branch.confidence is not None:
+                return reconstruction_loss(
+                    painted, branch.target, branch.confidence, divisor, align_corners=self.align_corners
+                )
         if branch.confidence is None:
             return self.supervised_loss(logits, branch.target, divisor)
         return upsample_cross_entropy(
@@ -216,11 +242,14 @@ class MaskMatch:
         """Where CutMix takes the neighbour's pixels, bool [M, H, W]."""
         return cutmix_boxes(_required(batch.seeds), *_required(batch.strong).shape[2:])
 
+    def _view_to_mask(self, batch: Batch) -> Tensor:
+        return _required(batch.weak if self.config.masked_view == "weak" else batch.strong)
+
     def _mask(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked view, normalised, and its patch grid."""
         config = self.config
         return patch_mask(
-            _required(batch.weak if config.masked_view == "weak" else batch.strong),
+            self._view_to_mask(batch),
             config.patch_size,
             mask_ratio=config.mask_ratio,
             seeds=_required(batch.seeds),
@@ -231,9 +260,13 @@ class MaskMatch:
 
     def _outside(self, grid: Tensor, like: Tensor) -> Tensor:
         """Pixels outside the region of L_m; bool, of the shape of `like` [M, H, W]."""
-        size = self.config.patch_size
-        hidden = grid.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, : like.shape[1], : like.shape[2]]
+        hidden = self._hidden(grid, like)
         return hidden if self.config.region == "visible" else ~hidden
+
+    def _hidden(self, grid: Tensor, like: Tensor) -> Tensor:
+        """The patch grid in pixels; bool, of the shape of `like` [M, H, W]."""
+        size = self.config.patch_size
+        return grid.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, : like.shape[1], : like.shape[2]]
 
     def _resize(self, images: Tensor, scale: float) -> Tensor:
         multiple = self.size_multiple

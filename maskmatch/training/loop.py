@@ -183,6 +183,7 @@ class Run:
             best_step=self.best_step,
             config=asdict(self.config),
             data=self.fingerprint,
+            head=self.train_step.head.state_dict() if self.train_step.head else {},
             unlogged=self.recorder.state_dict(),
             finished_step=self.finished_step,
         )
@@ -223,6 +224,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     if state:
         train_step.optimizer.load_state_dict(state.optimizer)
         train_step.scaler.load_state_dict(state.scaler)
+        if train_step.head:
+            train_step.head.load_state_dict(state.head)
 
     loader = make_loader(
         dataset,

@@ -84,19 +84,22 @@ def measure(config: Config, num_classes: int) -> Memory:
         method = make_method(replace(config.method, warmup_steps=0, ramp_steps=0), student, num_classes)
         step = TrainStep(network, teacher, method, replace(config.train, compile=False, steps=3))
         size = config.train.batch_size
-        batch = _batch(size, height, width, supervised_only=config.method.supervised_only)
-        step([batch], 1)  # makes the optimizer's state
-        return _track(step, network, teacher.network, batch)
+        batches = [
+            _batch(size, height, width, supervised_only=config.method.supervised_only)
+            for _ in range(config.train.accumulate)
+        ]
+        step(batches, 1)  # makes the optimizer's state
+        return _track(step, network, teacher.network, batches)
 
 
-def _track(step: TrainStep, network: nn.Module, teacher: nn.Module, batch: Batch) -> Memory:
+def _track(step: TrainStep, network: nn.Module, teacher: nn.Module, batches: list[Batch]) -> Memory:
     tracker = _StepTracker()
-    tensors = [tensor for tensor in batch if tensor is not None]
+    tensors = [tensor for batch in batches for tensor in batch if tensor is not None]
     tracker.track_external(network, teacher, step.optimizer, *tensors)
     for parameter in network.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: tracker.track_external(p.grad))
     with tracker:
-        step([batch], 2)
+        step(batches, 2)
     (peak,) = tracker.get_tracker_snapshot("peak").values()
     found = {str(getattr(part, "value", part)): count for part, count in peak.items()}
     sizes = {"network": _bytes(network.state_dict().values()), "teacher": _bytes(teacher.state_dict().values())}

@@ -18,6 +18,7 @@ from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.errors import UserError
 from maskmatch.method import DIVISORS, MaskMatch, PseudoLabels, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
+from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.models import Student
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
@@ -83,12 +84,15 @@ class TrainStep:
         self.world, self.counter = world or World(), counter
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
-        self.optimizer = make_optimizer(network, config, self.world.size)
+        self.head = head_for(network) if method.config.reconstruction else None
+        trained = with_head(network, self.head) if self.head else network
+        self.optimizer = make_optimizer(trained, config, self.world.size)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self.guard = NonFiniteGuard(network, self.optimizer)
-        self._student, self._teacher = network, teacher.network
+        self.guard = NonFiniteGuard(trained, self.optimizer)
+        self._trained = self._student = trained
+        self._teacher = teacher.network
         if config.compile:  # beside the networks themselves, which validation runs at any size
-            self._student, self._teacher = _compiled(network), _compiled(teacher.network)
+            self._student, self._teacher = _compiled(trained), _compiled(teacher.network)
             method.compile()
         image = torch.zeros(1, 3, method.min_size, method.min_size, device=self.device)
         self._student = self.world.replicate(self._student, image)
@@ -161,7 +165,7 @@ class TrainStep:
         """
         torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
         self.network.train()
-        self._student = self.network  # each process for itself
+        self._student = self._trained  # each process for itself
         weights = self.method.weights(step)
         pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
         divisors = dict(zip(DIVISORS, pixels, strict=True))

@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from maskmatch.training.run_folder import write_text
 
-LOSSES = ("loss_x", "loss_u", "loss_m")
+LOSSES = ("loss_x", "loss_u", "loss_m", "loss_r")
 SECONDS_BETWEEN_LINES = 5.0
 
 

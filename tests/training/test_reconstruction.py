@@ -1,0 +1,49 @@
+"""A run with the reconstruction head: it learns, it survives a stop, and it is in no file of weights."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from maskmatch.cli import parse_train
+from maskmatch.signals import StopError, StopSignal
+from maskmatch.training import train as train_in_python
+
+OPTIONS = ["--train.steps", 6, "--train.validate_every", 3, "--method.lcr", "false", "--method.reconstruction", "true"]
+
+
+class StopAfter(StopSignal):
+    """Receives a signal when it has been asked `count` times."""
+
+    def __init__(self, count):
+        self.count = count
+        super().__init__()
+
+    @property
+    def received(self):
+        self.count -= 1
+        return "SIGTERM" if self.count < 0 else None
+
+    @received.setter
+    def received(self, name):
+        pass
+
+
+def test_a_run(train, finished_run, fast_options, assert_same_run, tmp_path):
+    run, stopped = tmp_path / "run", tmp_path / "stopped"
+    assert train(*OPTIONS, "--output", run) == 0
+    record = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert record["loss_r"] > 0 and "loss_m" not in record
+
+    bare = safetensors.torch.load_file(finished_run / "checkpoints/last/student.safetensors")
+    for network in ("student", "teacher"):
+        assert safetensors.torch.load_file(run / f"checkpoints/last/{network}.safetensors").keys() == bare.keys()
+    state = torch.load(run / "checkpoints/last/state.pt", weights_only=True)
+    assert state["head"].keys() == {"convolution.weight", "convolution.bias"}
+
+    config = parse_train([*fast_options, *map(str, OPTIONS), "--output", str(stopped), "--resume"])
+    with pytest.raises(StopError, match="after step 4"):
+        train_in_python(config, stop=StopAfter(6))
+    train_in_python(config)
+    assert_same_run(stopped, run)

@@ -33,7 +33,6 @@ PATH = CLASS_NAMES.index("path")
 REGIONS = (3, 5)  # regions in an image
 PERIOD = (4.5, 8.0)  # of a texture, in pixels
 TEXTURE_CONTRAST = (0.22, 0.32)  # amplitude of a texture
-COLOR_SWAP = 0.0  # probability that a region has another class's typical colour
 COLOR_SPREAD = 0.05  # deviation of a region's colour from the typical one
 LIGHT = (0.8, 1.2)  # gain of the whole image
 GRADIENT = 0.2  # change of the light from the middle to the border
@@ -143,8 +142,7 @@ def _regions(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _color(rng: np.random.Generator, label: int) -> np.ndarray:
-    if rng.random() < COLOR_SWAP:
-        label = int(rng.integers(PATH))
+    rng.random()  # drawn for nothing since VERSION 1: without it every picture would be another
     return COLORS[label] + COLOR_SPREAD * rng.standard_normal(3, np.float32)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import statistics
 import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -38,6 +36,7 @@ from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCoun
 from maskmatch.training.records import LOG_EVERY, Recorder, finite
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
 from maskmatch.training.schedules import global_batch, resolve
+from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import Display, MetricsLog
 
@@ -90,7 +89,7 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
                     raise StopError(stop.received or "a signal to another process")
                 started = time.perf_counter()
                 _train_step(run)
-                run.step_seconds.append(time.perf_counter() - started)
+                run.speed.steps.append(time.perf_counter() - started)
                 _after_step(run, display, stop)
         except StopError as signal:
             if run.step != run.saved_step:
@@ -113,13 +112,10 @@ def _train_step(run: Run) -> None:
     accumulate = run.config.train.accumulate
     with run.train_step.phases("data wait"):
         run.batches = [next(run.loader) for _ in range(accumulate)]
-    run.wait_seconds.append(time.perf_counter() - started)
+    run.speed.waits.append(time.perf_counter() - started)
     logs = _is_logged(run.step + 1)
-    truths = (
-        [run.loader.truth(run.step * accumulate + i) for i in range(accumulate)]
-        if logs and run.has_pseudo_labels
-        else []
-    )
+    measured = range(accumulate) if logs and run.has_pseudo_labels else ()
+    truths = [run.loader.truth(run.step * accumulate + i) for i in measured]
     truths = [None if truth is None else truth.to(run.device, non_blocking=True) for truth in truths]
     try:
         run.recorder.pending.append(run.train_step(run.batches, run.step, truths=truths, compare=logs))
@@ -150,14 +146,13 @@ class Run:
     log: MetricsLog | None  # of the leading process
     recorder: Recorder
     watch: CollapseWatch
+    speed: Speed
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
     saved_step: int = 0  # of the last checkpoint
     best_miou: float = -1.0  # of the network that `train.select` names
     best_step: int = 0
     notes: list[str] = field(default_factory=list)  # lines for the user on how the run was resumed
-    step_seconds: list[float] = field(default_factory=list)
-    wait_seconds: list[float] = field(default_factory=list)  # of them, for data
     batches: list[Batch] = field(default_factory=list)  # of the last step
 
     def headline(self) -> str:
@@ -262,6 +257,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         log=MetricsLog(folder, state.last_record if state else 0, dataset.class_names) if world.leads else None,
         recorder=Recorder(train_step),
         watch=CollapseWatch(dataset.class_names, config.method.threshold),
+        speed=Speed((1 if supervised_only else 2) * global_batch(config.train, world.size), device),
         notes=notes,
     )
     if state:
@@ -315,10 +311,10 @@ def _write_records(run: Run, display: Display, *, wait: bool) -> None:
     """Log the records whose numbers have arrived, all of them with `wait`, and look whether the run is well."""
     for record in run.recorder.finished(wait=wait):
         step = record.values["step"]
-        display.update(step, record.values, _images_per_second(run) or 0.0)
+        display.update(step, record.values, run.speed.images_per_second() or 0.0)
         if run.log:
             run.log.write(record.values)
-            run.log.write_unrepeatable(step, _timings(run, record.steps))
+            run.log.write_unrepeatable(step, run.speed.recent(record.steps))
         for warning in run.watch(record.steps, record.counts) if record.counts else []:
             display.say(f"warning, step {step}: {warning}")
         if record.skipped_in_a_row >= run.config.train.max_skipped_steps:
@@ -338,17 +334,6 @@ def _fault(run: Run, skipped: int) -> str:
     return f"{lines}: in step {run.step} {what} in {name}, with {', '.join(images)}; try a lower --train.lr" + (
         " or --train.precision bf16" if run.config.train.precision == "fp16" else ""
     )
-
-
-def _timings(run: Run, steps: int) -> dict[str, float]:
-    """Of the last `steps` steps: what no second run has alike, and so is no part of metrics.jsonl."""
-    seconds, waits = sum(run.step_seconds[-steps:]), sum(run.wait_seconds[-steps:])
-    images = _images_a_step(run) * len(run.step_seconds[-steps:])
-    return {
-        "images_per_second": images / seconds if seconds else 0.0,
-        "data_wait": waits / seconds if seconds else 0.0,
-        "peak_memory_mb": _peak_memory_mb(run.device),
-    }
 
 
 def _is_logged(step: int) -> bool:
@@ -375,10 +360,7 @@ def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
         "best_step": run.best_step,
         "select": run.config.train.select,
         "skipped_steps": final["skipped_steps"],
-        "images_per_second": _images_per_second(run),
-        "step_ms": 1e3 * statistics.median(run.step_seconds) if run.step_seconds else None,
-        "data_wait_ms": 1e3 * statistics.median(run.wait_seconds) if run.wait_seconds else None,
-        "peak_memory_mb": _peak_memory_mb(run.device),
+        **run.speed.summary(),
         "steps": run.config.train.steps,
         "fused": run.config.fused,
         "loader": run.loader.name,
@@ -387,22 +369,3 @@ def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
     }
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
-
-
-def _images_per_second(run: Run) -> float | None:
-    """Labelled and unlabelled images together, waiting for data included, validation and saving not."""
-    if not run.step_seconds:
-        return None
-    return _images_a_step(run) * len(run.step_seconds) / sum(run.step_seconds)
-
-
-def _images_a_step(run: Run) -> int:
-    streams = 1 if run.config.method.supervised_only else 2
-    return streams * global_batch(run.config.train, run.world.size)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    """Of the device, or of the process where that is the CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

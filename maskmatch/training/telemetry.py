@@ -55,7 +55,7 @@ class MetricsLog:
             elif name != "step":
                 self._draw(name, value, record["step"])
 
-    def write_unrepeatable(self, step: int, values: dict[str, float]) -> None:
+    def write_unrepeatable(self, step: int, values: dict[str, float | None]) -> None:
         """Timings and the like, which differ from run to run: to TensorBoard alone."""
         for name, value in values.items():
             self._draw(f"performance/{name}", value, step)

@@ -32,17 +32,17 @@ def wait_for(condition, process):
 
 @pytest.mark.slow
 def test_killed_at_random_moments(uninterrupted, start, assert_same_run, tmp_path):
-    """After a first kill at a random moment the same run is killed again and again, while it writes checkpoints too."""
+    """A run is killed again and again, every second time while it writes a checkpoint; once complete, a new one is."""
     generator = random.Random(0)
-    run = tmp_path / "run"
-    command = [*STEPS, "--output", run, "--resume", "auto"]
-    codes = []
+    run, codes = tmp_path / "0", []
     for kill in range(KILLS):
-        process = start(*command)
-        wait_for((run / "config.yaml").exists, process)
-        writing = (run / "checkpoints").glob
+        if (run / "summary.json").exists():
+            assert_same_run(run, uninterrupted)
+            run = tmp_path / str(kill)
+        process = start(*STEPS, "--output", run, "--resume", "auto")
+        wait_for((run / "metrics.jsonl").exists, process)
         if kill % 2:
-            wait_for(lambda writing=writing: list(writing(".step_*.tmp/*")), process)
+            wait_for(lambda folder=run / "checkpoints": list(folder.glob(".step_*.tmp/*")), process)
             time.sleep(generator.uniform(0, 0.01))
         else:
             time.sleep(generator.uniform(0, 1))
@@ -50,7 +50,7 @@ def test_killed_at_random_moments(uninterrupted, start, assert_same_run, tmp_pat
         process.communicate()
         codes.append(process.returncode)
     assert -signal.SIGKILL in codes
-    process = start(*command)
+    process = start(*STEPS, "--output", run, "--resume", "auto")
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert_same_run(run, uninterrupted)

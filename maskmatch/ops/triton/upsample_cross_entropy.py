@@ -25,7 +25,7 @@ from maskmatch.ops.triton._sampling import (
 )
 
 _BAND = 4  # input rows a program of the gradient kernel; rows between two bands are computed twice
-# A program of the gradient kernel has 8 classes x 128 pixels of a row, of which up to 32 lie between two input columns.
+# A program of the gradient kernel has 4 classes x 128 pixels of a row, of which up to 32 lie between two input columns.
 _CLASSES, _PIXELS, _MAX_STEPS = 4, 128, 32
 
 _SIZES = ("classes", "input_height", "input_width", "height", "width")
@@ -174,7 +174,8 @@ def gradient_kernel(
     owned = (c < classes)[:, None] & ((column >= first_column) & (column < input_width))[None, :]
     previous = tl.maximum(tl.arange(0, BLOCK_COLUMNS) - 1, 0)
     previous = tl.broadcast_to(previous[None, :], [BLOCK_CLASSES, BLOCK_COLUMNS])
-    for first_step in range(0, tl.max(end_x - begin_x, axis=0), BLOCK_STEPS):
+    steps = tl.maximum(tl.max(end_x - begin_x, axis=0), 1)  # where no pixel lies, zeros are still written
+    for first_step in range(0, steps, BLOCK_STEPS):
         x = begin_x + first_step
         inside = x < end_x
         _low, _high, fraction = sample(x, input_width, width, ALIGN_CORNERS, INDEX)

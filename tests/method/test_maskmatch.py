@@ -26,7 +26,7 @@ def normalized(images):
     return (images.double() / 255 - mean) / std
 
 
-def expected_pseudo_labels(network, weak, scales):
+def expected_pseudo_labels(network, weak, scales, average="probability"):
     teacher = copy.deepcopy(network).double().eval()
     images = normalized(weak)
     total = 0
@@ -34,8 +34,8 @@ def expected_pseudo_labels(network, weak, scales):
         size = [round(side * scale / 4) * 4 for side in images.shape[2:]]
         resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
         logits = F.interpolate(teacher(resized), images.shape[2:], mode="bilinear", align_corners=False)
-        total = total + logits.softmax(1) / len(scales)
-    confidence, label = total.max(1)
+        total = total + (logits.softmax(1) if average == "probability" else logits) / len(scales)
+    confidence, label = (total if average == "probability" else total.softmax(1)).max(1)
     return label, confidence
 
 
@@ -62,10 +62,11 @@ def test_supervised_loss(network, batch):
     assert_close(loss_of(make(), network, batch, "loss_x"), expected)
 
 
+@pytest.mark.parametrize("average", ["probability", "logit"])
 @pytest.mark.parametrize("scales", [[1.0], [0.75, 1.0, 1.5]])
-def test_pseudo_labels(network, batch, scales):
-    pseudo = make(scales=scales).pseudo_labels(Teacher(network, 0.9), batch)
-    label, confidence = expected_pseudo_labels(network, batch.weak, scales)
+def test_pseudo_labels(network, batch, scales, average):
+    pseudo = make(scales=scales, average=average).pseudo_labels(Teacher(network, 0.9), batch)
+    label, confidence = expected_pseudo_labels(network, batch.weak, scales, average)
     assert_close(pseudo.confidence, confidence)
     assert (pseudo.label[batch.valid] == label[batch.valid]).float().mean() > 0.999
     assert (pseudo.label[~batch.valid] == IGNORE_INDEX).all()

@@ -24,6 +24,7 @@ from maskmatch.method.cutmix import cutmix_boxes, mix
 from maskmatch.method.reconstruction import CHANNELS, reconstruction_loss
 from maskmatch.method.supervised import SupervisedLoss
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
+from maskmatch.ops.reference import hidden_patches
 
 BRANCHES = ("loss_x", "loss_u", "loss_m", "loss_r")
 """The branches by the names of their losses, in the order in which they run."""
@@ -45,6 +46,7 @@ class Branch(NamedTuple):
     target: Tensor  # uint8 [N, H, W]; of L_r the image itself, float32 [N, 3, H, W]
     confidence: Tensor | None  # float32 [N, H, W]; None: every pixel counts; of L_r 1 where the image is hidden
     updates_statistics: bool  # whether its forward updates the running statistics of BatchNorm
+    hidden: tuple[Tensor, int] | None = None  # bool [N, rows, columns], hidden patches, and how many others there are
 
 
 class Losses(NamedTuple):
@@ -69,6 +71,8 @@ class MaskMatch:
         size_multiple, min_size: image sizes must be multiples of the one and at least the other; the teacher's
             scales are rounded accordingly.
         align_corners: how the network's logits are to be upsampled.
+        leaves_out_hidden: whether the network's forward takes `hidden`, a pair of the patch grid and the number of
+            visible patches, and encodes those alone (`Student.token_size`); images are then made of whole patches.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class MaskMatch:
         size_multiple: int = 1,
         min_size: int = 1,
         align_corners: bool = False,
+        leaves_out_hidden: bool = False,
     ) -> None:
         self.config = config
         self.mean = tuple(mean)
@@ -87,6 +92,7 @@ class MaskMatch:
         self.size_multiple = size_multiple
         self.min_size = min_size
         self.align_corners = align_corners
+        self.leaves_out_hidden = leaves_out_hidden
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
@@ -192,20 +198,25 @@ class MaskMatch:
         label = pseudo.label
         if self.config.region != "all":
             label = label.masked_fill(self._outside(grid, label), IGNORE_INDEX)
-        return Branch(images, label, pseudo.confidence, updates_statistics=self.config.masked_updates_bn)
+        return Branch(images, label, pseudo.confidence, self.config.masked_updates_bn, self._left_out(grid))
 
     def reconstructed(self, batch: Batch) -> Branch:
         """L_r: the masked view must give the hidden pixels themselves."""
         images, grid = self._mask(batch)
         valid = _required(batch.valid)
         hidden = (valid & self._hidden(grid, valid)).float()
-        return Branch(images, self.normalize(self._view_to_mask(batch)), hidden, self.config.masked_updates_bn)
+        image = self.normalize(self._view_to_mask(batch))
+        return Branch(images, image, hidden, self.config.masked_updates_bn, self._left_out(grid))
 
     def logits(self, student: nn.Module, branches: Sequence[Branch]) -> Sequence[Tensor]:
         """The student's answers to some branches, from one forward of all their images."""
-        images = branches[0].images if len(branches) == 1 else torch.cat([branch.images for branch in branches])
+        images, options = branches[0].images, {}
+        if len(branches) > 1:
+            images = torch.cat([branch.images for branch in branches])
+        elif branches[0].hidden is not None:
+            options = {"hidden": branches[0].hidden}
         with running_statistics(student, update=any(branch.updates_statistics for branch in branches)):
-            logits: Tensor = student(images)
+            logits: Tensor = student(images, **options)
         return logits.split([branch.images.shape[0] for branch in branches])
 
     def loss(self, logits: Tensor, branch: Branch, divisor: Tensor) -> Tensor:
@@ -257,6 +268,11 @@ class MaskMatch:
             mean=self.mean,
             std=self.std,
         )
+
+    def _left_out(self, grid: Tensor) -> tuple[Tensor, int] | None:
+        """What a network that leaves hidden patches out needs to know of them."""
+        patches = grid.shape[1] * grid.shape[2]
+        return (grid, patches - hidden_patches(patches, self.config.mask_ratio)) if self.leaves_out_hidden else None
 
     def _outside(self, grid: Tensor, like: Tensor) -> Tensor:
         """Pixels outside the region of L_m; bool, of the shape of `like` [M, H, W]."""

@@ -24,6 +24,7 @@ from torch import nn
 from maskmatch.config import ModelConfig
 from maskmatch.errors import UserError
 from maskmatch.models.encoder_weights import load_encoder_weights
+from maskmatch.models.vit import drop_hidden_tokens, repair_decoder
 
 RGB = tuple[float, float, float]
 IMAGENET: tuple[RGB, RGB] = (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
@@ -56,6 +57,8 @@ class Student:
     """What it expects each channel then to be divided by, likewise."""
     weights_report: str = ""
     """One line on the pretrained weights that were loaded; empty where there were none."""
+    token_size: int | None = None
+    """Side in pixels of a ViT's token, where the network's forward takes `hidden` patches and leaves them out."""
 
     def nearest_size(self, side: float) -> int:
         """The height or width nearest to `side` that the network takes, the larger of two."""
@@ -98,10 +101,12 @@ def build_student(config: ModelConfig, num_classes: int) -> Student:
         weights_report = f"{config.encoder}: ImageNet weights"
     elif config.encoder_weights != "none":
         weights_report = load_encoder_weights(network.encoder, config.encoder, config.encoder_weights)
+    repair_decoder(network)
     align_corners = _strip_upsampling(network)
     size_multiple, min_size = _sizes(network)
     mean, std = _normalization(config.encoder)
-    return Student(network, size_multiple, min_size, align_corners, mean, std, weights_report)
+    token_size = drop_hidden_tokens(network)
+    return Student(network, size_multiple, min_size, align_corners, mean, std, weights_report, token_size)
 
 
 def check_crop(student: Student, crop: int | tuple[int, int]) -> tuple[int, int]:
@@ -114,6 +119,29 @@ def check_crop(student: Student, crop: int | tuple[int, int]) -> tuple[int, int]
         f"data.crop_size must be a multiple of {student.size_multiple} and at least {student.min_size} "
         f"for this network, got {height},{width}: the nearest is {nearest[0]},{nearest[1]}"
     )
+
+
+def check_patches(student: Student, crop: tuple[int, int], patch_size: int) -> None:
+    """Raise UserError, with the nearest that fits, where hidden patches cannot be left out of the student's encoder.
+
+    A patch must be made of whole tokens, and a crop of whole patches. Students that take every patch take any.
+    """
+    token = student.token_size
+    if token is None:
+        return
+    if patch_size % token:
+        nearest = max(1, math.floor(patch_size / token + 0.5)) * token
+        raise UserError(
+            f"method.patch_size must be a multiple of {token}, the side of this ViT's tokens, got {patch_size}: "
+            f"the nearest is {nearest}"
+        )
+    if any(side % patch_size for side in crop):
+        multiple = math.lcm(patch_size, student.size_multiple)
+        nearest_crop = ",".join(str(max(1, math.floor(side / multiple + 0.5)) * multiple) for side in crop)
+        raise UserError(
+            f"data.crop_size must be a multiple of method.patch_size {patch_size}, as this ViT leaves whole patches "
+            f"out, got {crop[0]},{crop[1]}: the nearest is {nearest_crop}"
+        )
 
 
 def _find_architecture(name: str) -> type[SegmentationModel]:

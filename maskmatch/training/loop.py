@@ -28,7 +28,7 @@ from maskmatch.data import (
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import Teacher
-from maskmatch.models import Student, build_student, check_crop, init_from
+from maskmatch.models import Student, build_student, check_crop, check_patches, init_from
 from maskmatch.signals import StopError, StopSignal
 from maskmatch.training import checkpoint, distributed
 from maskmatch.training.distributed import World
@@ -201,7 +201,9 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         if config.init_from:
             report = init_from(student.network, config.init_from, dataset.num_classes)
             student = replace(student, weights_report=report)
-        check_crop(student, config.data.crop_size)
+        crop = check_crop(student, config.data.crop_size)
+        if not supervised_only and (config.method.lcr or config.method.reconstruction):
+            check_patches(student, crop, config.method.patch_size)
         method = make_method(config.method, student, dataset.num_classes)
         check_dataset(dataset, supervised_only=supervised_only)
     folder = world.share(run_folder(config) if world.leads else Path())

@@ -24,7 +24,7 @@ from maskmatch.data import classes, load_dataset
 from maskmatch.data.builtin import CLASS_NAMES
 from maskmatch.errors import UserError
 from maskmatch.method import Teacher
-from maskmatch.models import build_student, check_crop
+from maskmatch.models import build_student, check_crop, check_patches
 from maskmatch.training.step import TrainStep, make_method
 
 MIB = 2**20
@@ -74,6 +74,8 @@ def measure(config: Config, num_classes: int) -> Memory:
     """
     student = build_student(replace(config.model, encoder_weights="none"), num_classes)
     height, width = check_crop(student, config.data.crop_size)
+    if not config.method.supervised_only and (config.method.lcr or config.method.reconstruction):
+        check_patches(student, (height, width), config.method.patch_size)
     network = student.network.to(memory_format=torch.channels_last)
     teacher = Teacher(network, momentum=0.0)
     mode = FakeTensorMode()

@@ -41,6 +41,7 @@ def make_method(config: MethodConfig, student: Student, num_classes: int) -> Mas
         size_multiple=student.size_multiple,
         min_size=student.min_size,
         align_corners=student.align_corners,
+        leaves_out_hidden=student.token_size is not None,
     )
 
 

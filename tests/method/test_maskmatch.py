@@ -163,6 +163,26 @@ def test_which_forward_updates_batchnorm(network, batch, branch, option, updates
     assert network.norm.momentum == 0.1
 
 
+@pytest.mark.parametrize("leaves_out", [True, False])
+def test_the_masked_branch_alone_tells_the_network_what_is_hidden(network, batch, leaves_out):
+    config = MethodConfig(warmup_steps=0, ramp_steps=0, patch_size=8, mask_ratio=0.7)
+    method = MaskMatch(config, size_multiple=4, leaves_out_hidden=leaves_out)
+    pseudo = method.pseudo_labels(Teacher(network, 0.9), batch)
+    told = []
+    network.register_forward_pre_hook(
+        lambda module, inputs, options: told.append(options) or (inputs, {}), with_kwargs=True
+    )
+    for name in ("loss_x", "loss_u", "loss_m"):
+        method.logits(network, [method.branch(name, batch, pseudo)])
+    assert told[:2] == [{}, {}]
+    if not leaves_out:
+        assert told[2] == {}
+        return
+    grid, visible = told[2]["hidden"]
+    assert grid.shape == (4, 4, 5) and visible == 6
+    assert ((~grid).flatten(1).sum(1) == visible).all()
+
+
 def test_unlabelled_loss_without_unlabelled_images_is_refused(network, batch):
     batch = batch._replace(weak=None)
     with pytest.raises(ValueError, match="no unlabelled images"):

@@ -54,6 +54,10 @@ def fails(capsys, *options):
         (["--method.class_weights", "1,2,3"], "method.class_weights must be one number a class, 6 in all, got 3"),
         (["--method.ohem", "0"], "method.ohem must be a number above 0 and up to 1, got 0"),
         (["--data.name", "folder", "--data.root", "/missing"], "/missing"),
+        (
+            ["--model.arch", "dpt", "--model.encoder", "tu-test_vit"],
+            "method.patch_size must be a multiple of 16, the side of this ViT's tokens, got 8: the nearest is 16",
+        ),
         (["--data.labeled", "missing.txt"], "missing.txt"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

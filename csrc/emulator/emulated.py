@@ -33,20 +33,15 @@ CSRC = ROOT / "csrc"
 KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")]
 RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
 
-_SOURCES = {*KERNELS, *RUNTIME}
 BUILD = ROOT / "build" / "emulator"
+NAME = "cuda-emulated"
 
 _COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas"]
+_COMMON += [f"-I{CSRC / 'emulator' / 'include'}", f"-I{CSRC / 'cuda'}"]
 _VARIANTS = {
     "checked": ["-O2", "-fsanitize=thread"],
-    "sanitized": [
-        "-O1",
-        "-g",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=undefined",
-        "--param=asan-stack=0",
-    ],
-}  # fmt: skip
+    "sanitized": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param=asan-stack=0"],
+}
 
 
 def compiler() -> str | None:
@@ -55,30 +50,30 @@ def compiler() -> str | None:
 
 def build(variant: str = "checked", kernels: Sequence[Path] = tuple(KERNELS), folder: Path = BUILD) -> Path:
     """Compiles the kernels and the emulator into a module in `folder` and gives its path; what is there is kept."""
-    import pybind11
-
-    include = f"-I{CSRC / 'emulator' / 'include'}"
-    python = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
-    jobs = [(source, ["-O3", *_COMMON, include, *python]) for source in RUNTIME]
-    jobs += [
-        (source, ["-x", "c++", *_COMMON, *_VARIANTS[variant], include, f"-I{CSRC / 'cuda'}"]) for source in kernels
-    ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda job: _compile(*job, folder if job[0] not in _SOURCES else BUILD), jobs))
-    module = _kept(objects, "maskmatch_emulator.so", [variant], folder)
+    compiled = objects(kernels, RUNTIME, variant, folder)
+    module = _kept(compiled, "maskmatch_emulator.so", [variant], folder)
     if not module.exists():
         sanitizers = ["-fsanitize=address,undefined"] if variant == "sanitized" else []
-        _run([compiler() or "c++", "-shared", *sanitizers, *map(str, objects), "-o", f"{module}.new"])
-        os.replace(f"{module}.new", module)
+        _make(module, ["-shared", *sanitizers, *map(str, compiled)])
     return module
+
+
+def objects(kernels: Sequence[Path], runtime: Sequence[Path], variant: str, folder: Path) -> list[Path]:
+    """Compiles kernels, as the variant has it, and files of the emulator; those of the project are kept for all."""
+    import pybind11
+
+    python = ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_paths()["include"]]
+    jobs = [(source, ["-x", "c++", *_COMMON, *_VARIANTS[variant]]) for source in kernels]
+    jobs += [(source, ["-O3", *_COMMON, *python]) for source in runtime]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda job: _compile(*job, BUILD if CSRC in job[0].parents else folder), jobs))
 
 
 def _compile(source: Path, flags: list[str], folder: Path) -> Path:
     headers = [path for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cuh") or path.name == "cassert"]
     target = _kept([source, *headers], f"{source.stem}.o", flags, folder)
     if not target.exists():
-        _run([compiler() or "c++", *flags, "-c", str(source), "-o", f"{target}.new"])
-        os.replace(f"{target}.new", target)
+        _make(target, [*flags, "-c", str(source)])
     return target
 
 
@@ -92,10 +87,12 @@ def _kept(inputs: Sequence[Path], name: str, flags: Sequence[str], folder: Path)
     return target
 
 
-def _run(command: list[str]) -> None:
+def _make(target: Path, arguments: list[str]) -> None:
+    command = [compiler() or "c++", *arguments, "-o", f"{target}.{os.getpid()}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"`{' '.join(command)}` failed:\n{result.stderr}")
+    os.replace(f"{target}.{os.getpid()}", target)
 
 
 def load_module(path: Path) -> ModuleType:
@@ -105,9 +102,6 @@ def load_module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-NAME = "cuda-emulated"
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def record(work: Work, counts: dict[str, int], eager: int) -> dict[str, Any]:
     result = {
         "area": "roofline",
         "provider": "cuda",
+        "predicted": True,
         "operator": work.operator,
         "shape": work.shape,
         "case": work.case,

@@ -104,7 +104,9 @@ __device__ Smoothing sum_powers(const CrossEntropyArgs& args, const Column<Logit
   for (int first = 0; first < args.classes; first += kClasses) {
     const Resized resized = column.read(first, args.classes, strip.low);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) sums[r].add(resized, pixels.fraction[r]);
+    for (int r = 0; r < kRows; ++r) {
+      if (r < strip.rows) sums[r].add(resized, pixels.fraction[r]);
+    }
     if (args.label_smoothing != 0) {
 #pragma unroll
       for (int k = 0; k < kClasses; ++k) {
@@ -200,15 +202,18 @@ __device__ void give(const CrossEntropyArgs& args, const Column<Logit>& column, 
   const Resized resized = column.read(first, args.classes, strip.low);
 #pragma unroll
   for (int k = 0; k < kClasses; ++k) {
-    float above = 0, below = 0;
+    float sum = 0, below = 0;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      float power = exp2f(resized.at(k, pixels.fraction[r]) - pixels.log_sum[r]);
-      if (pixels.label[r] == first + k) power -= slopes.target[r];
-      const float slope = power * slopes.scale[r];
-      below += slope * pixels.fraction[r];
-      above += slope * (1 - pixels.fraction[r]);
+      if (r < strip.rows) {
+        float power = exp2f(resized.at(k, pixels.fraction[r]) - pixels.log_sum[r]);
+        if (pixels.label[r] == first + k) power -= slopes.target[r];
+        const float slope = power * slopes.scale[r];
+        sum += slope;
+        below += slope * pixels.fraction[r];
+      }
     }
+    float above = sum - below;
     if (args.label_smoothing != 0 && first + k < args.classes) {
       const float weight = class_weight_of(args, first + k);
       above -= weight * slopes.smooth_above;

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -15,6 +15,10 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from maskmatch.config import Config, validate
 from maskmatch.errors import UserError
 from maskmatch.signals import StopError
+
+if TYPE_CHECKING:
+    from maskmatch.evaluation.inference import Inference
+    from maskmatch.trained import TrainedModel
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: SIGTERM or SIGINT came, all is saved, --resume goes on
@@ -98,6 +102,34 @@ def run_parser(prog: str, description: str) -> Parser:
     return parser
 
 
+def add_inference_options(parser: Parser) -> None:
+    """How an image is shown to the network; `inference_of` reads them."""
+    parser.add_argument(
+        "--mode",
+        type=Literal["whole", "slide", "resize"],
+        default="whole",
+        help="whole images; overlapping windows of one size; or images resized to that size.",
+    )
+    parser.add_argument(
+        "--window", type=tuple[int, int] | None, default=None, help="Height,width of it; default the training crop's."
+    )
+    parser.add_argument("--scales", type=list[float], default=[1.0], help="Sizes to average over, such as 0.75,1,1.25.")
+    parser.add_argument(
+        "--flip",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=False,
+        help="Average with the mirrored image.",
+    )
+
+
+def inference_of(options: dict[str, Any], model: TrainedModel) -> Inference:
+    """The options of `add_inference_options`; UserError where they cannot be."""
+    from maskmatch.evaluation.inference import Inference
+
+    window = None if options["mode"] == "whole" else options["window"] or model.crop_size
+    return Inference(options["mode"], window, tuple(options["scales"]), options["flip"])
+
+
 def read_config(path: Path) -> Config:
     """A run's config.yaml, checked like a command line; what an older run did not know has its default.
 
@@ -141,8 +173,13 @@ def config_folder() -> Path:
     return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
-def run(command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None) -> int:
-    """Run a command line; what the user did wrong becomes one line and exit code 2, else the command's own or 0."""
+def run(
+    command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = None, interrupted: str = "interrupted"
+) -> int:
+    """Run a command line; what the user did wrong becomes one line and exit code 2, else the command's own or 0.
+
+    `interrupted` is what Ctrl-C is answered with.
+    """
     try:
         code = command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
@@ -156,7 +193,7 @@ def run(command: Callable[[Sequence[str]], Any], argv: Sequence[str] | None = No
         print(f"stopped by {stop}", file=sys.stderr)
         return EXIT_STOPPED
     except KeyboardInterrupt:
-        print("interrupted; go on from the last checkpoint with --output and --resume", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
 

@@ -11,7 +11,7 @@ from maskmatch.signals import StopSignal
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
-    return run(_train, argv)
+    return run(_train, argv, "interrupted; go on from the last checkpoint with --output and --resume")
 
 
 def _train(argv: Sequence[str]) -> None:

@@ -62,12 +62,10 @@ def write_run():
 
 
 @pytest.fixture(scope="session")
-def run(write_run, tmp_path_factory):
-    """A run of three classes on a folder of six images with masks, all in val and two in test; do not change it."""
+def photos(tmp_path_factory):
+    """A folder of six images with masks of three classes and ignored pixels; all.txt and two.txt list them."""
     import numpy as np
     from PIL import Image
-
-    from maskmatch.config import DataConfig
 
     root = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
@@ -82,6 +80,14 @@ def run(write_run, tmp_path_factory):
     lines = [f"images/{index}.png masks/{index}.png\n" for index in range(6)]
     (root / "all.txt").write_text("".join(lines))
     (root / "two.txt").write_text("".join(lines[4:]))
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(write_run, photos, tmp_path_factory):
+    """A run of three classes on `photos`, all of which are in val and two in test; do not change it."""
+    from maskmatch.config import DataConfig
+
     lists = dict.fromkeys(("labeled", "unlabeled", "val"), "all.txt")
-    data = DataConfig(name="folder", root=str(root), test="two.txt", **lists)
+    data = DataConfig(name="folder", root=str(photos), test="two.txt", **lists)
     return write_run(tmp_path_factory.mktemp("runs") / "run", data, palette=["#ff0000", "#00ff00", "#0000ff"])

@@ -1,4 +1,4 @@
-"""The two pictures of a run: what the network sees, and how it got there."""
+"""Pictures of a run: what the network sees, how it got there, and what it takes for what."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
+
+from maskmatch.batch import IGNORE_INDEX
 
 PANELS = ("image", "truth", "prediction", "confidence")
 PANEL_WIDTH = 2.6  # inches
 DPI = 110
 IGNORED_COLOR = (255, 255, 255)
+OVERLAY = 0.5
+"""How much of a class's colour covers the image."""
 LEGEND_COLUMNS = 7
+CELLS_WITH_NUMBERS = 30
+"""Classes up to which a confusion matrix has room for numbers."""
 LOSSES = {
     "loss": "total",
     "loss_x": "labelled, $L_x$",
@@ -62,8 +69,7 @@ def save_predictions(
         wspace=0.03,
         hspace=0.03,
     )
-    colors = np.full((256, 3), IGNORED_COLOR, np.uint8)
-    colors[: len(palette)] = palette
+    colors = _all_colors(palette)
     for index, (image, truth, label, confidence) in enumerate(rows):
         for column, panel in enumerate((image, colors[truth], colors[label], confidence)):
             axes = figure.add_subplot(grid[index, column])
@@ -88,6 +94,36 @@ def save_predictions(
         fontsize=10,
     )
     figure.savefig(path)
+
+
+def mask_picture(labels: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """Class indices uint8 [H, W] as an indexed picture with the colours of `palette`, uint8 [C, 3]."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(_all_colors(palette).tobytes())  # which makes mode L mode P
+    return picture
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray) -> Image.Image:
+    """The image, uint8 [H, W, 3], under the colours of its classes."""
+    mixed = (1 - OVERLAY) * image + OVERLAY * _all_colors(palette)[labels]
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def confidence_picture(confidence: np.ndarray) -> Image.Image:
+    """Confidences float32 [H, W] in [0, 1] as gray values from 0 to 255."""
+    return Image.fromarray(np.rint(255 * confidence).astype(np.uint8))
+
+
+def certain(labels: np.ndarray, confidence: np.ndarray, threshold: float) -> np.ndarray:
+    """The labels, IGNORE_INDEX where the confidence is below the threshold."""
+    return np.where(confidence >= np.float32(threshold), labels, np.uint8(IGNORE_INDEX))
+
+
+def _all_colors(palette: np.ndarray) -> np.ndarray:
+    """Colours of all that a mask can hold, uint8 [256, 3]."""
+    colors = np.full((256, 3), IGNORED_COLOR, np.uint8)
+    colors[: len(palette)] = palette
+    return colors
 
 
 def save_curves(path: Path | str, records: Sequence[Mapping[str, Any]]) -> None:
@@ -118,6 +154,36 @@ def save_curves(path: Path | str, records: Sequence[Mapping[str, Any]]) -> None:
     figure.align_ylabels()
     figure.tight_layout()
     figure.savefig(path)
+
+
+def save_confusion(path: Path | str, matrix: np.ndarray, class_names: Sequence[str]) -> None:
+    """Write a PNG of a confusion matrix: of each true class, in rows, the percentage taken for each class.
+
+    Args:
+        path: where to.
+        matrix: counts [C, C], rows are targets, columns predictions.
+        class_names: C names.
+    """
+    count = len(class_names)
+    pixels = matrix.sum(1, keepdims=True)
+    share = np.divide(100 * matrix, pixels, out=np.full(matrix.shape, np.nan), where=pixels > 0)
+    side = min(30.0, max(4.0, 0.42 * count + 1.6))
+    figure = _figure(side + 0.8, side)
+    axes = figure.add_subplot()
+    drawn = axes.imshow(share, vmin=0, vmax=100, cmap="Blues")
+    size = min(10.0, max(3.0, 45 * side / count / 2.6))
+    axes.set_xticks(range(count), class_names, rotation=90, fontsize=size)
+    axes.set_yticks(range(count), class_names, fontsize=size)
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("truth")
+    if count <= CELLS_WITH_NUMBERS:
+        for row, column in zip(*np.nonzero(np.nan_to_num(share) >= 0.5), strict=True):
+            value = share[row, column]
+            color = "white" if value > 60 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=0.9 * size, color=color)
+    figure.colorbar(drawn, ax=axes, label="% of the class's pixels", fraction=0.046, pad=0.03)
+    figure.tight_layout()
+    figure.savefig(path, format="png")
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -1,0 +1,250 @@
+"""`python -m maskmatch.predict RUN IMAGES... --output DIR`: masks for files, folders and videos."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ActionYesNo
+from rich.console import Console
+from rich.progress import Progress
+
+from maskmatch.cli import EXIT_USER_ERROR, add_inference_options, inference_of, parse, run, run_parser
+from maskmatch.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from maskmatch.evaluation.inference import Inference
+    from maskmatch.evaluation.inputs import NamedImage
+    from maskmatch.trained import TrainedModel
+
+DESCRIPTION = (
+    "Predict a mask for every image: labels/NAME.png (class indices, with a palette), overlays/NAME.jpg and "
+    "confidence/NAME.png (0 to 255). What is there already is left alone, so that the same command goes on where it "
+    "was stopped; files that cannot be read are skipped and named at the end."
+)
+FOLDERS = {"labels": ".png", "overlays": ".jpg", "confidence": ".png"}
+PSEUDO_LABELS = "pseudo_labels"
+SETTINGS = "predict.json"
+WRITERS = 2
+"""Threads that encode and write while the network computes."""
+WRITE_BEHIND = 16
+"""Images that may wait to be written."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict what the command line names; returns the exit code."""
+    return run(_predict, argv, "interrupted; the same command goes on where it was")
+
+
+def _predict(argv: Sequence[str]) -> int:
+    options = _options(argv)
+    from maskmatch.evaluation.inputs import find_inputs, read_inputs
+    from maskmatch.trained import load
+
+    model = load(options["run"], checkpoint=options["checkpoint"], weights=options["weights"], device=options["device"])
+    how = inference_of(options, model)
+    threshold = model.config.method.threshold if options["threshold"] is None else options["threshold"]
+    folder = Path(options["output"])
+    names = [*FOLDERS, PSEUDO_LABELS]
+    inputs = find_inputs(_arguments(options["images"]), not_in=[folder / name for name in names])
+    settings = _settings(model, how)
+    kinds = dict(FOLDERS)
+    if options["pseudo_labels"]:
+        kinds[PSEUDO_LABELS] = ".png"
+        settings["threshold"] = threshold
+    _prepare(folder, settings, options["overwrite"])
+    output = Output(folder, kinds, options["overwrite"], model.palette, threshold)
+
+    failures: list[str] = []
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, output:
+        task = progress.add_task("predicting", total=None if any(one.is_video for one in inputs) else len(inputs))
+        for batch in _batches(read_inputs(inputs, output.wants, failures.append)):
+            for image, labels, confidence in _run(model, how, batch):
+                output.write(image, labels, confidence)
+            progress.advance(task, len(batch))
+    if options["pseudo_labels"]:
+        _list_pseudo_labels(folder, [(one.path, one.name) for one in inputs if not one.is_video])
+    for failure in failures:
+        print(f"skipped: {failure}", file=sys.stderr)
+    there = f", {output.there} were there already" if output.there else ""
+    skipped = f", {len(failures)} skipped" if failures else ""
+    print(f"{output.written} images written to {folder}{there}{skipped}")
+    return 0 if output.written or output.there else EXIT_USER_ERROR
+
+
+def _options(argv: Sequence[str]) -> dict[str, Any]:
+    parser = run_parser("maskmatch.predict", DESCRIPTION)
+    parser.add_argument(
+        "images", type=str, nargs="+", help="Files, folders, patterns, videos; - reads such a list from stdin."
+    )
+    parser.add_argument("--output", type=str, required=True, help="Folder to write to.")
+    add_inference_options(parser)
+    for name, purpose in (
+        ("overwrite", "Write again what is there already."),
+        ("pseudo_labels", "Also write pseudo_labels/NAME.png, with uncertain pixels at 255, and a list to train with."),
+    ):
+        parser.add_argument(
+            f"--{name}", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=False, help=purpose
+        )
+    parser.add_argument(
+        "--threshold", type=float | None, default=None, help="Confidence of a pseudo-label; default training's."
+    )
+    options = parse(parser, argv)
+    threshold = options["threshold"]
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"threshold must be a number from 0 to 1, got {threshold}")
+    return options
+
+
+def _arguments(given: Sequence[str]) -> Iterator[str]:
+    """The arguments, `-` replaced by the lines of stdin."""
+    for argument in given:
+        if argument == "-":
+            yield from (line.strip() for line in sys.stdin if line.strip())
+        else:
+            yield argument
+
+
+def _settings(model: TrainedModel, how: Inference) -> dict[str, Any]:
+    """What the masks depend on, kept beside them, so that those of two networks do not get mixed."""
+    return {
+        "run": str(model.run.absolute()),
+        "checkpoint": str(model.checkpoint),
+        "weights": model.weights,
+        "mode": how.mode,
+        "window": list(how.window) if how.window else None,
+        "scales": list(how.scales),
+        "flip": how.flip,
+    }
+
+
+def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make the folder; refuse one with the masks of another network."""
+    from maskmatch.training.run_folder import write_text
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write to the output folder {folder}: permission denied")
+    path = folder / SETTINGS
+    found: dict[str, Any] = {}
+    if path.exists() and not overwrite:
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"expected what an earlier call wrote, or --overwrite, got {error}: {path}") from error
+        for name in settings.keys() & found.keys():
+            if found[name] != settings[name]:
+                raise UserError(
+                    f"{folder} holds predictions with {name} {found[name]}, not {settings[name]}: "
+                    "give another --output, or --overwrite"
+                )
+    write_text(path, json.dumps(found | settings, indent=1) + "\n")
+
+
+def _batches(images: Iterator[NamedImage]) -> Iterator[list[NamedImage]]:
+    """Consecutive images of one size."""
+    from maskmatch.evaluation.inference import BATCH_PIXELS
+
+    for (height, width), same in groupby(images, key=lambda image: image.pixels.shape[:2]):
+        while batch := list(islice(same, max(1, BATCH_PIXELS // (height * width)))):
+            yield batch
+
+
+def _run(
+    model: TrainedModel, how: Inference, batch: list[NamedImage]
+) -> Iterator[tuple[NamedImage, np.ndarray, np.ndarray]]:
+    import numpy as np
+    import torch
+
+    pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).permute(0, 3, 1, 2)
+    labels, confidence = model.predict(pixels, how)
+    yield from zip(batch, labels.numpy(), confidence.numpy(), strict=True)
+
+
+@dataclass
+class Output:
+    """Writes the pictures of each image in the background, each whole or not at all."""
+
+    folder: Path
+    kinds: dict[str, str]  # folder -> suffix
+    overwrite: bool
+    palette: np.ndarray
+    threshold: float
+    written: int = 0
+    there: int = 0  # images of which everything was there already
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WRITERS))
+    _pending: deque[Future[None]] = field(default_factory=deque)
+
+    def wants(self, name: str) -> bool:
+        """Whether anything of this image is to be written."""
+        wanted = bool(self._missing(name))
+        self.there += not wanted
+        return wanted
+
+    def write(self, image: NamedImage, labels: np.ndarray, confidence: np.ndarray) -> None:
+        """Write what is missing, later."""
+        self._pending.append(self._pool.submit(self._write, image, labels, confidence))
+        self._finish(WRITE_BEHIND)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish(0)
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _finish(self, left: int) -> None:
+        while len(self._pending) > left:
+            self._pending.popleft().result()
+            self.written += 1
+
+    def _missing(self, name: str) -> list[Path]:
+        paths = [self.folder / kind / f"{name}{suffix}" for kind, suffix in self.kinds.items()]
+        return [path for path in paths if self.overwrite or not path.exists()]
+
+    def _write(self, image: NamedImage, labels: np.ndarray, confidence: np.ndarray) -> None:
+        from maskmatch.evaluation import pictures
+
+        for path in self._missing(image.name):
+            kind = path.relative_to(self.folder).parts[0]
+            if kind == "labels":
+                picture = pictures.mask_picture(labels, self.palette)
+            elif kind == "overlays":
+                picture = pictures.overlay(image.pixels, labels, self.palette)
+            elif kind == "confidence":
+                picture = pictures.confidence_picture(confidence)
+            else:
+                picture = pictures.mask_picture(pictures.certain(labels, confidence, self.threshold), self.palette)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}.tmp")
+            picture.save(beside, format={".png": "PNG", ".jpg": "JPEG"}[path.suffix], quality=90)
+            os.replace(beside, path)
+
+
+def _list_pseudo_labels(folder: Path, images: list[tuple[Path, str]]) -> None:
+    """Add `image mask` lines to pseudo_labels.txt, for --data.labeled."""
+    from maskmatch.training.run_folder import write_text
+
+    path = folder / f"{PSEUDO_LABELS}.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    masks = [(image.absolute(), (folder / PSEUDO_LABELS / f"{name}.png").absolute()) for image, name in images]
+    lines += [f"{image}\t{mask}" for image, mask in masks if mask.exists()]
+    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""The numbers of `maskmatch.evaluate` are those of torchmetrics on the same predictions."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from maskmatch import load
+from maskmatch.evaluate import main
+from maskmatch.evaluation import Inference
+
+
+def evaluate(run, output, *options):
+    assert main([str(run), "--output", str(output), *options]) == 0
+    (file,) = output.glob("*.json")
+    return json.loads(file.read_text())
+
+
+def truth(root, index):
+    return np.array(Image.open(root / f"masks/{index}.png"))
+
+
+@pytest.mark.parametrize(
+    ("options", "how", "images"),
+    [
+        ([], Inference(), range(6)),
+        (["--split", "test", "--checkpoint", "last", "--weights", "student"], Inference(), range(4, 6)),
+        (["--mode", "slide", "--window", "32,32"], Inference("slide", (32, 32)), range(6)),
+        (
+            ["--mode", "resize", "--scales", "0.5,1", "--flip"],
+            Inference("resize", (64, 64), (0.5, 1.0), True),
+            range(6),
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_miou_is_that_of_torchmetrics(run, photos, tmp_path, options, how, images):
+    found = evaluate(run, tmp_path, *options)
+    chosen = {"checkpoint": "last", "weights": "student"} if "last" in options else {}
+    model, jaccard = load(run, **chosen), MulticlassJaccardIndex(3, ignore_index=255)
+    for index in images:
+        labels = model.predict(Image.open(photos / f"images/{index}.png"), how).labels
+        jaccard.update(torch.tensor(labels).long(), torch.tensor(truth(photos, index)).long())
+    assert found["miou"] == pytest.approx(jaccard.compute().item(), abs=1e-6)
+    assert found["settings"]["images"] == len(images)
+    known = sum(int((truth(photos, index) != 255).sum()) for index in images)
+    assert sum(row["pixels"] for row in found["classes"]) == np.sum(found["confusion"]) == known
+    assert found["coverage"][0]["coverage"] == 1 and found["coverage"][0]["accuracy"] == found["pixel_accuracy"]
+    assert 0 <= found["mean_boundary_iou"] <= 1
+
+
+def test_files_and_table(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    assert main([str(copy)]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("field", "meadow", "town", "boundary IoU", "confidence at least", "0.95"))
+    written = sorted(path.name for path in (copy / "evaluation").iterdir())
+    assert written == ["val-whole-step_2-teacher-confusion.png", "val-whole-step_2-teacher.json"]
+    with Image.open(copy / "evaluation" / written[0]) as picture:
+        assert min(picture.size) > 200
+    first = (copy / "evaluation" / written[1]).read_text()
+    assert main([str(copy)]) == 0  # the same again
+    assert (copy / "evaluation" / written[1]).read_text() == first
+
+
+def test_another_measurement_is_not_overwritten(run, tmp_path, capsys):
+    found = evaluate(run, tmp_path)
+    assert main([str(run), "--output", str(tmp_path), "--data.val", "two.txt"]) == 2
+    assert "of the same measurement" in capsys.readouterr().err
+    assert evaluate(run, tmp_path) == found
+
+
+def drop_mask(root):
+    (root / "masks/5.png").unlink()
+
+
+def cut_image(root):
+    path = root / "images/5.png"
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def hole_in_list(root):
+    (root / "all.txt").write_text("images/0.png masks/0.png\nimages/9.png masks/9.png\n")
+
+
+def other_size(root):
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(root / "masks/5.png")
+
+
+def other_class(root):
+    Image.fromarray(np.full((20, 30), 7, np.uint8)).save(root / "masks/5.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (drop_mask, "masks/5.png"),
+        (cut_image, "images/5.png"),
+        (hole_in_list, "images/9.png"),
+        (other_size, "masks/5.png"),
+        (other_class, "got 7"),
+    ],
+)
+def test_wrong_data(run, photos, tmp_path, capsys, damage, said):
+    root = shutil.copytree(photos, tmp_path / "photos")
+    damage(root)
+    assert said in fails(capsys, run, "--data.root", root, "--output", tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--split", "train"], "split: expected one of val, test, labeled, unlabeled, got train"),
+        (["--mode", "half"], "mode: expected one of whole, slide, resize, got half"),
+        (["--scales", "0"], "scales"),
+        (["--window", "5"], "window"),
+        (["--data.root", "/missing"], "/missing"),
+        (["--data.test", "missing.txt"], "missing.txt"),
+        (["--checkpoint", "step_9"], "step_9"),
+        (["--wieghts", "student"], "did you mean --weights?"),
+        (["--output", "/proc/evaluation"], "/proc/evaluation"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_options(run, capsys, options, said):
+    assert said in fails(capsys, run, *options)
+
+
+def test_no_run(capsys, tmp_path):
+    assert f"expected the folder of a run, found no {tmp_path / 'config.yaml'}" in fails(capsys, tmp_path)
+
+
+def fails(capsys, *options):
+    """Run the command line with these options; returns its one line of error."""
+    try:
+        code = main(list(map(str, options)))
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err.strip()
+    assert code == 2 and len(error.splitlines()) == 1, error
+    return error
+
+
+@pytest.mark.slow
+def test_processes_share_the_images(run, tmp_path):
+    """Six images among four processes: nothing is counted twice, and one of them writes."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+    command = [*torchrun, "-m", "maskmatch.evaluate", str(run), "--output", str(tmp_path / "four")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written:") == 1
+    (file,) = (tmp_path / "four").glob("*.json")
+    assert json.loads(file.read_text()) == evaluate(run, tmp_path / "one")

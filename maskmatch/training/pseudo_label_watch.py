@@ -12,7 +12,8 @@ from torch import Tensor
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.method import PseudoLabels
 
-ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed
+ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed,
+COVERED = 0.05  # once this share is confident: the very first ones may well be of one class
 EMPTY_STEPS = 50  # steps without a confident pixel until it is said
 LOST_STEPS = 200  # steps over which a class must be missing
 LOST_SHARE = 1e-3  # share of the labelled pixels from which a class is missed
@@ -118,7 +119,7 @@ class CollapseWatch:
 
     def _one_class(self, counts: Counts) -> dict[str, str]:
         total, labeled = sum(counts.confident), sum(counts.labeled)
-        if len(self.class_names) == 1 or not total:
+        if len(self.class_names) == 1 or total < COVERED * sum(counts.shown):
             return {}
         largest = max(range(len(self.class_names)), key=lambda c: counts.confident[c])
         share = counts.confident[largest] / total

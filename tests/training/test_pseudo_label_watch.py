@@ -73,6 +73,8 @@ def test_one_class():
     assert watching(10, HEALTHY) == []
     assert len(watching(10, counts([50, 40, 10], [0, 0, 7]))) == 1  # another one
     assert watch()(10, counts([995, 4, 1], [999, 1, 0])) == []  # as the labels are
+    few = Counts([50, 40, 10], [1000, 1000, 1000], [40, 0, 0], [0] * 3, [0] * 3)
+    assert watch()(10, few) == []  # the first that are confident at all
 
 
 def test_no_coverage():

@@ -162,7 +162,8 @@ class BatchMaker:
 
 def _strong_views(weak: Tensor, samples: Sequence[Sample], geometries: Sequence[Geometry]) -> Tensor:
     """Strong views of uint8 [N, H, W, 3] weak ones, computed where those are."""
-    strong = torch.zeros_like(weak)
+    # Filled by numpy: torch would start a team of threads for each of the loader's.
+    strong = torch.zeros_like(weak) if weak.is_cuda else torch.from_numpy(np.zeros(weak.shape, np.uint8))
     for view, sample, geometry, out in zip(weak, samples, geometries, strong, strict=True):
         height, width = geometry.size
         view, out = view[:height, :width], out[:height, :width]
@@ -175,10 +176,10 @@ def _strong_views(weak: Tensor, samples: Sequence[Sample], geometries: Sequence[
 
 def _valid(geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
     """bool [N, H, W], False on padding."""
-    valid = torch.zeros((len(geometries), *size), dtype=torch.bool)
+    valid = np.zeros((len(geometries), *size), bool)
     for geometry, out in zip(geometries, valid, strict=True):
         out[: geometry.size[0], : geometry.size[1]] = True
-    return valid
+    return torch.from_numpy(valid)
 
 
 def _channels_first(views: Tensor) -> Tensor:

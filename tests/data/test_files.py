@@ -94,6 +94,11 @@ def test_a_mask_of_the_stored_size_leaves_it_as_stored(tmp_path: Path, orientati
         np.testing.assert_array_equal(stored, np.asarray(image))
 
 
+def test_a_square_image_that_fits_both_ways_is_shown_upright(tmp_path: Path) -> None:
+    exif_image(tmp_path / "a.png", picture(30, 30), 6)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", mask_size=(30, 30)), picture(30, 30))
+
+
 @pytest.mark.parametrize("palette", [False, True], ids=["gray", "palette"])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_masks_of_every_bit_depth_give_what_is_stored(tmp_path: Path, bits: int, palette: bool) -> None:

@@ -276,6 +276,10 @@ def test_a_broken_file_can_be_skipped(
     assert {Path(line.split(": ")[-1]) for line in lines} == {image, mask}
     resumed = take(skipping, name, 2, start_step=4)
     assert all(equal(a, b) for a, b in zip(found[4:], resumed, strict=True))
+    for part, broken, following in (("labeled", "1.jpg masks/1", "2.png masks/2"), ("unlabeled", "5.jpg", "6.png")):
+        path = image.parents[1] / f"{part}.txt"
+        path.write_text(path.read_text().replace(broken, following))
+    assert all(equal(a, b) for a, b in zip(found, take(folder, name, 6), strict=True))
 
 
 @pytest.mark.parametrize("name", LOADERS)

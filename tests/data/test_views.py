@@ -64,6 +64,21 @@ def test_image_equals_the_crop_of_the_whole_resized_image(height: int, width: in
     assert not out[:, columns:].any()
 
 
+@given(st.floats(0.3, 1.5), st.floats(0, 0.999), st.floats(0, 0.999), st.booleans())
+def test_a_crop_in_the_middle_sees_its_surroundings(scale: float, crop_y: float, crop_x: float, flip: bool) -> None:
+    """Only a part of a large image is resized; at the part's border nothing shows that."""
+    image = noise(150, 190)
+    drawn = sample(scale=scale, crop_y=crop_y, crop_x=crop_x, flip=flip)
+    crop = (21, 24)
+    whole = np.asarray(
+        Image.fromarray(image).resize((round(190 * scale), round(150 * scale)), Image.Resampling.BILINEAR)
+    )
+    expected, _ = window(whole, drawn, crop)
+    out = np.zeros((*crop, 3), np.uint8)
+    crop_image(image, plan(150, 190, drawn, crop), out)
+    assert np.abs(out.astype(int) - expected).max() <= 2
+
+
 @given(st.integers(1, 70), st.integers(1, 70), SAMPLES)
 def test_mask_equals_the_crop_of_the_whole_resized_mask(height: int, width: int, drawn: Sample) -> None:
     mask = noise(height, width, 1)[..., 0]

@@ -14,7 +14,7 @@ from maskmatch.data import builtin, classes, mask_table
 from maskmatch.data.classes import parse_palette, voc_palette
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import read_palette
-from maskmatch.data.lists import Find, find_lists, read_list
+from maskmatch.data.lists import Find, find_lists, read_list, under
 from maskmatch.data.patterns import Pairing, image_files, is_pattern
 from maskmatch.errors import UserError
 
@@ -85,7 +85,7 @@ def _voc(config: DataConfig, wanted: Wanted) -> Dataset:
     def find(name: str) -> Pair | None:
         """SBD's masks are in SegmentationClassAug, or were copied into SegmentationClass."""
         stem = Path(name).stem
-        image = root / (name.lstrip("/") if Path(name).suffix else f"JPEGImages/{name}.jpg")
+        image = under(root, name if Path(name).suffix else f"JPEGImages/{name}.jpg")
         return Pair(image, _existing(root / f"SegmentationClass{aug}/{stem}.png" for aug in ("", "Aug")))
 
     parts = _parts(config, root, wanted, find, defaults={"val": "ImageSets/Segmentation/val.txt"})
@@ -102,7 +102,7 @@ def _cityscapes(config: DataConfig, wanted: Wanted) -> Dataset:
         """An id is `city_sequence_frame`; its image and its mask may be listed as lying elsewhere."""
         frame = Path(name).stem.removesuffix("_leftImg8bit")
         city = frame.partition("_")[0]
-        listed = [root / name.lstrip("/")] if Path(name).suffix else []
+        listed = [under(root, name)] if Path(name).suffix else []
         folders = [path.parent.name for path in listed] + ["train", "val", "test", "train_extra"]
         places = [root / f"leftImg8bit/{folder}/{city}/{frame}_leftImg8bit.png" for folder in folders]
         image = _existing([*listed, *places])
@@ -129,7 +129,7 @@ def _coco(config: DataConfig, wanted: Wanted) -> Dataset:
 
     def find(name: str) -> Pair | None:
         stem = Path(name).stem
-        listed = [root / name.lstrip("/")] if Path(name).suffix else []
+        listed = [under(root, name)] if Path(name).suffix else []
         places = (root / f"{above}{part}/{stem}.jpg" for above in ("", "images/") for part in ("train2017", "val2017"))
         image = _existing([*listed, *places])
         return Pair(image, _existing(root / f"masks/{below}{stem}.png" for below in ("", f"{image.parent.name}/")))
@@ -145,7 +145,7 @@ def _ade20k(config: DataConfig, wanted: Wanted) -> Dataset:
     def find(name: str) -> Pair | None:
         stem = Path(name).stem
         part = "validation" if stem.startswith("ADE_val") else "training"
-        image = root / (name.lstrip("/") if Path(name).suffix else f"images/{part}/{stem}.jpg")
+        image = under(root, name if Path(name).suffix else f"images/{part}/{stem}.jpg")
         return Pair(image, root / f"annotations/{part}/{stem}.png")
 
     images = sorted((root / "images/validation").glob("*.jpg"))

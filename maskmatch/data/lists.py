@@ -52,14 +52,14 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
 
 def _read_line(line: str, root: Path, find: Find) -> Pair | None:
     fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
-    if len(fields) == 1 or len(fields) > 2:
-        # An image whose name holds spaces, alone on its line, is told from several fields by being there.
-        name = line if len(fields) > 2 else fields[0]
-        return None if len(fields) > 2 and not under(root, name).is_file() else find(name)
+    if len(fields) == 1 or under(root, line).is_file():  # an image's name may hold spaces
+        return find(line)
+    if len(fields) > 2:
+        return None
     image, mask = (under(root, field) for field in fields)
     if image.is_file() and mask.is_file():
         return Pair(image, mask)
-    found = find(line if under(root, line).is_file() else fields[0])
+    found = find(fields[0])
     # The layout may keep the image or its mask under another name than the list's.
     return Pair(
         found.image if found and found.image.is_file() and not image.is_file() else image,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from maskmatch.data.dataset import Pair
 from maskmatch.data.files import IMAGE_SUFFIXES
+from maskmatch.data.lists import under
 from maskmatch.errors import UserError
 
 
@@ -45,7 +46,7 @@ class Pairing:
     def find(self, name: str) -> Pair | None:
         """An image by its path under the root, or by what the wildcards of the pattern stand for."""
         if Path(name).suffix:
-            return self.pair(self.root / name.lstrip("/"))
+            return self.pair(under(self.root, name))
         image = self._image_of.get(name.lstrip("/"))
         return self.pair(image) if image else None
 

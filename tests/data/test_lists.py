@@ -122,8 +122,10 @@ def test_lines_of_unusual_names(folder: DataConfig) -> None:
     (root / "images/my photo 1.png").write_bytes((root / "images/0.png").read_bytes())
     (root / "masks/my photo 1.png").write_bytes((root / "masks/0.png").read_bytes())
     absolute = f"{root}/images/1.jpg {root}/masks/1.png"
-    (root / "labeled.txt").write_text(f"\ufeffimages/my photo 1.png\n{absolute}\n", encoding="utf-8")
+    lines = f"\ufeffimages/my photo 1.png\n{absolute}\n{root}/images/2.png\n"
+    (root / "labeled.txt").write_text(lines, encoding="utf-8")
     labeled = load_dataset(folder, supervised_only=False).labeled
+    assert labeled[2] == Pair(root / "images/2.png", root / "masks/2.png")
     assert labeled[0] == Pair(root / "images/my photo 1.png", root / "masks/my photo 1.png")
     assert labeled[1] == Pair(root / "images/1.jpg", root / "masks/1.png")
 

@@ -85,8 +85,8 @@ def train_parser() -> Parser:
     return parser
 
 
-def run_parser(prog: str, description: str) -> Parser:
-    """The options that commands on a finished run share."""
+def run_parser(prog: str, description: str, *, device: bool = True) -> Parser:
+    """The options that commands on a finished run share; `device` says whether there is one to choose."""
     parser = Parser(prog=prog, description=description)
     parser.add_argument("run", type=str, help="Folder of a training run.")
     parser.add_argument(
@@ -98,7 +98,8 @@ def run_parser(prog: str, description: str) -> Parser:
     parser.add_argument(
         "--weights", type=Literal["teacher", "student"], default="teacher", help="Which of the two networks."
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N.")
+    if device:
+        parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N.")
     return parser
 
 

@@ -1,0 +1,82 @@
+"""`python -m maskmatch.export RUN --format onnx|torch_export`: one file to deploy, checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ActionYesNo
+
+from maskmatch.cli import parse, run, run_parser
+from maskmatch.errors import UserError
+
+DESCRIPTION = (
+    "Write the network as one file that takes images, uint8 [N, 3, H, W], RGB, and returns logits, float32 "
+    "[N, C, H, W]. Normalisation and upsampling are inside; N, H and W are free, H and W in multiples of what the "
+    "network takes. Class names and sizes are in its metadata. It is checked before it gets its name."
+)
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": ()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export what the command line says; returns the exit code."""
+    return run(_export, argv)
+
+
+def _export(argv: Sequence[str]) -> None:
+    options = _options(argv)
+    kind = options["format"]
+    missing = [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"format {kind}: expected {', '.join(missing)} to be installed (pip install 'maskmatch[export]')"
+        )
+    from maskmatch import exporting
+    from maskmatch.trained import load
+
+    model = load(options["run"], checkpoint=options["checkpoint"], weights=options["weights"], device="cpu")
+    path = _output(options, model.run / f"model{SUFFIXES[kind]}")
+    beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        exporting.write(model, kind, beside)
+        difference = exporting.check(model, kind, beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    print(f"written: {path} ({path.stat().st_size / 2**20:.1f} MB), within {difference:.1e} of the trained model")
+
+
+def _options(argv: Sequence[str]) -> dict[str, Any]:
+    parser = run_parser("maskmatch.export", DESCRIPTION, device=False)
+    parser.add_argument("--format", type=Literal["onnx", "torch_export"], required=True, help="Of the file.")
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="File to write; default RUN/model.onnx or RUN/model.pt2."
+    )
+    parser.add_argument(
+        "--overwrite",
+        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+        default=False,
+        help="Replace the file if it is there.",
+    )
+    return parse(parser, argv)
+
+
+def _output(options: dict[str, Any], default: Path) -> Path:
+    path = Path(options["output"]) if options["output"] else default
+    if path.suffix != default.suffix:
+        raise UserError(f"output: expected a {default.suffix} file for {options['format']}, got {path}")
+    if path.exists() and not options["overwrite"]:
+        raise UserError(f"output: expected no file, or --overwrite, found one: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write to the output folder {path.parent}: permission denied")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""A trained model as one file: torch.export or ONNX, and the proof that it says what the model says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import operator
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import Graph, Node
+from torch.nn import functional as F
+
+from maskmatch.data import format_palette
+from maskmatch.errors import UserError
+from maskmatch.evaluation.inference import normalized
+from maskmatch.models import Student
+from maskmatch.trained import TrainedModel
+
+Format = Literal["onnx", "torch_export"]
+TOLERANCE = 1e-4
+"""How far logits may be from the trained model's, relative to their size where that is above 1."""
+LONGEST_SIDE = 8192
+LARGEST_BATCH = 256
+
+
+class Deployed(nn.Module):
+    """uint8 images [N, 3, H, W], RGB -> float32 logits [N, C, H, W]."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+        self.network = student.network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(normalized(images, self.student))
+        return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=self.student.align_corners)
+
+
+def write(model: TrainedModel, kind: Format, path: Path) -> None:
+    """Write the file; the model must be on the CPU.
+
+    Raises:
+        UserError: the network cannot be exported for every size.
+    """
+    program = _program(model)
+    if kind == "torch_export":
+        _divide_integers(program)
+        with _quiet():
+            torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata(model))})
+        return
+    with _quiet():
+        exported = torch.onnx.export(
+            program, input_names=["images"], output_names=["logits"], external_data=False, verbose=False
+        )
+    assert exported is not None  # noqa: S101 - it is, without a path to write to
+    exported.model.metadata_props.update({name: _text(value) for name, value in metadata(model).items()})
+    exported.save(path)
+
+
+def metadata(model: TrainedModel) -> dict[str, object]:
+    """What whoever runs the file needs to know; ONNX holds every value as text, lists as JSON."""
+    return {
+        "class_names": list(model.class_names),
+        "palette": format_palette(model.palette),
+        "input": "images: uint8 [N, 3, H, W], RGB",
+        "output": "logits: float32 [N, C, H, W]",
+        "size_multiple": model.student.size_multiple,
+        "min_size": model.student.min_size,
+        "weights": f"{model.weights} of {model.checkpoint.name}",
+    }
+
+
+def check(model: TrainedModel, kind: Format, path: Path) -> float:
+    """Run the written file on random images of three sizes; returns the largest difference of a logit.
+
+    Raises:
+        UserError: it differs from the trained model by more than TOLERANCE.
+    """
+    run = _runner(kind, path)
+    expected_of = Deployed(model.student)
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for shape in check_shapes(model):
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        with torch.no_grad():
+            expected = expected_of(images)
+        found = run(images)
+        difference = (found - expected).abs().max().item() / max(1.0, expected.abs().max().item())
+        if found.shape != expected.shape or not difference <= TOLERANCE:
+            raise UserError(
+                f"the exported file differs from the trained model by {difference:.1e} at images {list(shape)}, "
+                f"expected at most {TOLERANCE}; it was not kept"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def check_shapes(model: TrainedModel) -> list[tuple[int, int, int, int]]:
+    """Three sizes and two batches: the training crop, wider, and higher."""
+    student = model.student
+    height, width = (student.nearest_size(side) for side in model.crop_size)
+    step = student.size_multiple
+    return [(1, 3, height, width), (2, 3, height, width + 2 * step), (3, 3, height + 3 * step, width + step)]
+
+
+def _program(model: TrainedModel) -> ExportedProgram:
+    student = model.student
+    step = student.size_multiple
+    least = student.min_size // step
+    sides = {
+        axis: step * Dim(name, min=least, max=LONGEST_SIDE // step) if step > 1 else Dim(name, min=least)
+        for axis, name in ((2, "rows"), (3, "columns"))
+    }
+    batch, channels, height, width = check_shapes(model)[2]
+    example = torch.zeros(batch, channels, height, width, dtype=torch.uint8)
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(
+                Deployed(student).eval(),
+                (example,),
+                dynamic_shapes={"images": {0: Dim("batch", min=1, max=LARGEST_BATCH), **sides}},
+            )
+    except Exception as error:  # torch.export raises a family of its own for each part of a network
+        raise UserError(
+            f"{model.config.model.arch} with {model.config.model.encoder} cannot be exported for every size: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+
+
+def _divide_integers(program: ExportedProgram) -> None:
+    """Write ceil(a / b) as -(-a // b): torch.export.save knows no ceil, with which timm pads to the `same` size."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target is not math.ceil or node.args[0].target is not operator.truediv:
+            continue
+        numerator, divisor = node.args[0].args
+        with graph.inserting_before(node):
+            negative = _call(graph, operator.neg, numerator)
+            quotient = _call(graph, operator.neg, _call(graph, operator.floordiv, negative, divisor))
+        node.replace_all_uses_with(quotient)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+def _call(graph: Graph, function: Callable[..., Any], *arguments: Any) -> Node:
+    node = graph.call_function(function, arguments)
+    node.meta["val"] = function(*(value.meta["val"] if isinstance(value, Node) else value for value in arguments))
+    return node
+
+
+def _runner(kind: Format, path: Path) -> Callable[[Tensor], Tensor]:
+    """The written file as a function, by what it is deployed with."""
+    if kind == "torch_export":
+        module = torch.export.load(path).module()
+        return lambda images: module(images)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters think aloud; what fails is raised."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

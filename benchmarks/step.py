@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskmatch.cli import parse_train
 from maskmatch.ops import use_backend
-from maskmatch.training.loop import Run, prepare
+from maskmatch.training.loop import Run, prepare, take_step
 
 COLUMNS = (
     "config",
@@ -31,8 +31,8 @@ COLUMNS = (
     "images_per_second",
     "peak_memory_mb",
 )
-BLOCK = 4  # steps a measurement
-ROUNDS = 15
+BLOCK = 10  # steps a measurement, one of which is logged
+ROUNDS = {"builtin": 9, "camvid": 5}
 CONFIGS: dict[str, list[str]] = {
     "builtin": [],
     "camvid": ["--config", str(Path(__file__).parents[1] / "configs" / "camvid.yaml")],
@@ -71,7 +71,7 @@ def _records(config: str, options: list[str], device: str) -> Iterator[dict[str,
             functions[f"{name} network"] = _bare_passes(training)
         times = {
             name: [ms / BLOCK for ms in block]
-            for name, block in milliseconds(functions, ROUNDS, device, warmup=1).items()
+            for name, block in milliseconds(functions, ROUNDS[config], device, warmup=1).items()
         }
         for name, training in runs.items():
             train = training.config.train
@@ -113,8 +113,8 @@ def _steps(run: Run) -> Callable[[], None]:
 
 def _step(run: Run) -> None:
     with nullcontext() if run.config.fused else use_backend("reference"):
-        run.train_step([next(run.loader)], run.step)
-        run.step += 1
+        take_step(run)
+        run.recorder.pending.clear()
 
 
 def _bare_passes(run: Run) -> Callable[[], None]:

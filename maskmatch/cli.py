@@ -44,7 +44,7 @@ def config_parser(prog: str, description: str) -> Parser:
     """The options that commands share: --config, and every part of Config."""
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")
-    parser.add_class_arguments(Config, skip={"fused", "init_from", "output", "resume", "dry_run"})
+    parser.add_class_arguments(Config, skip={"fused", "init_from", "output", "resume", "dry_run", "profile"})
     parser.add_argument(
         "--fused",
         action=ActionYesNo(yes_prefix="", no_prefix="no-"),
@@ -71,6 +71,12 @@ def train_parser() -> Parser:
         action=ActionYesNo(yes_prefix="", no_prefix="no-"),
         default=Config.dry_run,
         help="Print what memory a training step will need, and which switches would save how much; then leave.",
+    )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=Config.profile,
+        help="Time this many steps by phase and trace a few, into the folder of the run, instead of training.",
     )
     parser.add_argument(
         "--output", type=str | None, default=None, help="Folder of the run; default runs/NAME-DATE-TIME."

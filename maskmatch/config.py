@@ -207,6 +207,8 @@ class Config:
     """`never`, `auto` (from the last checkpoint, or step 0 where there is none) or a checkpoint's path."""
     dry_run: bool = False
     """Print what memory a training step will need, and leave."""
+    profile: int = 0
+    """Steps to time by phase and to trace, instead of training."""
 
 
 def validate(config: Config) -> None:
@@ -262,6 +264,7 @@ def validate(config: Config) -> None:
         ("train.lr_batch_size", train.lr_batch_size, train.lr_batch_size >= 1, "at least 1"),
         ("train.seed", train.seed, 0 <= train.seed < 2**31, "a number from 0 to 2147483647"),
         ("train.validate_every", train.validate_every, (train.validate_every or 1) >= 1, "at least 1"),
+        ("profile", config.profile, config.profile >= 0, "at least 0"),
         ("train.max_skipped_steps", train.max_skipped_steps, train.max_skipped_steps >= 1, "at least 1"),
         ("train.keep_checkpoints", train.keep_checkpoints, train.keep_checkpoints >= 1, "at least 1"),
         ("train.checkpoint_every", train.checkpoint_every, (train.checkpoint_every or 1) >= 1, "at least 1"),

@@ -26,6 +26,11 @@ def _train(argv: Sequence[str]) -> None:
 
                 print(report(config))
                 return
+            if config.profile:
+                from maskmatch.training.profiling import profile
+
+                print(profile(config), end="")
+                return
         train(config, stop=stop)
 
 

@@ -88,7 +88,7 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
                 if run.world.agree(stop.received is not None):
                     raise StopError(stop.received or "a signal to another process")
                 started = time.perf_counter()
-                _train_step(run)
+                take_step(run)
                 run.speed.steps.append(time.perf_counter() - started)
                 _after_step(run, display, stop)
         except StopError as signal:
@@ -107,7 +107,8 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
     return summary
 
 
-def _train_step(run: Run) -> None:
+def take_step(run: Run) -> None:
+    """Wait for the next batch and train on it."""
     started = time.perf_counter()
     accumulate = run.config.train.accumulate
     with run.train_step.phases("data wait"):

@@ -95,7 +95,7 @@ def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
 def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
     """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
     options = asdict(config)
-    del options["output"], options["resume"], options["dry_run"]
+    del options["output"], options["resume"], options["dry_run"], options["profile"]
     options["data"] |= found
     write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
 

@@ -1,0 +1,72 @@
+"""`--profile N`: where the time of a training step goes, and a trace to look at."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing, nullcontext
+from dataclasses import replace
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from maskmatch import ops
+from maskmatch.config import Config
+from maskmatch.training.loop import Run, prepare, take_step
+from maskmatch.training.phases import NETWORK, PHASES
+from maskmatch.training.run_folder import write_text
+
+WARMUP = 5  # steps that compile, allocate and fill the loader's queue
+TRACED = 5  # steps in the trace, at most: it has every operation
+
+
+def profile(config: Config) -> str:
+    """Time `config.profile` steps with every loss live, then trace some more; no checkpoint is written.
+
+    The times are taken without the profiler, which slows small operations down. On a GPU they are the device's.
+
+    Returns:
+        The table by phase, which stands in the run's folder as profile.txt beside trace.json.gz.
+
+    Raises:
+        UserError: as in `maskmatch.training.train`.
+    """
+    steps = WARMUP + config.profile + TRACED
+    every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
+    config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))
+    with nullcontext() if config.fused else ops.use_backend("reference"):
+        run = prepare(config)
+        headline = run.headline()
+        with run.loader, closing(run.log) if run.log else nullcontext():
+            _take_steps(run, WARMUP)
+            run.train_step.phases.timing = True
+            started = time.perf_counter()
+            _take_steps(run, config.profile)
+            total = 1e3 * (time.perf_counter() - started) / config.profile
+            run.train_step.phases.timing = False
+            phases = run.train_step.phases.milliseconds()
+            table = headline + _table(run, total, {name: ms / config.profile for name, ms in phases.items()})
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])]
+            with torch.profiler.profile(activities=activities) as profiler:
+                _take_steps(run, min(TRACED, config.profile))
+    if run.world.leads:
+        profiler.export_chrome_trace(str(run.folder / "trace.json.gz"))
+        write_text(run.folder / "profile.txt", table)
+    return table if run.world.leads else ""
+
+
+def _take_steps(run: Run, steps: int) -> None:
+    for _ in range(steps):
+        take_step(run)
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
+
+
+def _table(run: Run, total: float, phases: dict[str, float]) -> str:
+    """Milliseconds a step by phase. What the phases do not cover is the host's own, or the gaps between kernels."""
+    network = sum(phases[name] for name in NETWORK)
+    rows = [*((name, phases[name]) for name in PHASES), ("rest", total - sum(phases.values())), ("step", total)]
+    lines = ["\n", f"{'phase':16}{'ms a step':>10}{'share':>8}"]
+    lines += [f"{name:16}{ms:10.2f}{ms / total:8.1%}" for name, ms in rows]
+    lines += ["", f"{1 - network / total:.1%} of a step is not network compute ({', '.join(NETWORK)})"]
+    lines += [f"trace of {min(TRACED, run.config.profile)} steps: {run.folder / 'trace.json.gz'}", ""]
+    return "\n".join(lines)

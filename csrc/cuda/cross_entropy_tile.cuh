@@ -42,8 +42,7 @@ struct Tile {
   int64_t first_row, first_column;   // the first intervals of pixels walked
   int32_t row_start[kTileRows + 2];  // of interval first_row + i, and the end
   int32_t column_start[kMaxTileColumns + 2];
-  int64_t strips_an_interval, strips;
-  int64_t pixels_across;
+  int32_t strips_an_interval, strips, pixels_across;
 
   // For the whole block; ends with a barrier.
   __device__ void fill(const Tiling& tiling, const Bilinear& rows, const Bilinear& columns, bool with_gradient) {
@@ -65,13 +64,14 @@ struct Tile {
       right = x_end;
       first_row = y_first;
       first_column = x_first;
-      int64_t longest = 0;
-      for (int i = 0; i < y_end - y_first; ++i) {
-        const int64_t length = row_start[i + 1] - row_start[i];
+      const int intervals = static_cast<int>(y_end - y_first);
+      int32_t longest = 0;
+      for (int i = 0; i < intervals; ++i) {
+        const int32_t length = row_start[i + 1] - row_start[i];
         longest = length > longest ? length : longest;
       }
       strips_an_interval = (longest + kRows - 1) / kRows;
-      strips = strips_an_interval * (y_end - y_first);
+      strips = strips_an_interval * intervals;
       pixels_across = column_start[x_end - x_first] - column_start[0];
     }
     __syncthreads();
@@ -84,14 +84,13 @@ struct Strip {
   int rows;
 
   __device__ Strip(const Tile& tile, int64_t item) {
-    const int64_t strip = item / tile.pixels_across;
-    const int interval = static_cast<int>(strip / tile.strips_an_interval);
-    const int64_t first = tile.row_start[interval] + strip % tile.strips_an_interval * kRows;
-    const int64_t left = tile.row_start[interval + 1] - first;
+    const int32_t strip = static_cast<int32_t>(item / tile.pixels_across);
+    const int32_t interval = strip / tile.strips_an_interval;
     low = static_cast<int32_t>(tile.first_row + interval);
-    row = static_cast<int32_t>(first);
-    column = static_cast<int32_t>(tile.column_start[0] + item % tile.pixels_across);
-    rows = static_cast<int>(left < 0 ? 0 : left < kRows ? left : kRows);
+    row = tile.row_start[interval] + strip % tile.strips_an_interval * kRows;
+    column = tile.column_start[0] + static_cast<int32_t>(item % tile.pixels_across);
+    const int32_t left = tile.row_start[interval + 1] - row;
+    rows = left < 0 ? 0 : left < kRows ? left : kRows;
   }
 
   // The index of pixel r in a map [N, H, W].

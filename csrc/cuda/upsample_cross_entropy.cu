@@ -224,11 +224,23 @@ __device__ void give(const CrossEntropyArgs& args, const Column<Logit>& column, 
   }
 }
 
-// Adds what the items from `begin` to `end` gave to the tile's elements of classes first, first + 1, ...
-__device__ void gather(const CrossEntropyArgs& args, const Tile& tile, int64_t begin, int64_t end, int first,
+// The columns of strips, up to one a thread, that the block walks together.
+struct Round {
+  int64_t begin, end;
+  int32_t strip_begin, strip_end;  // of which there is any column
+
+  __device__ Round(const Tile& tile, int64_t begin, int64_t items)
+      : begin(begin),
+        end(begin + kThreads < items ? begin + kThreads : items),
+        strip_begin(static_cast<int32_t>(begin / tile.pixels_across)),
+        strip_end(static_cast<int32_t>((end - 1) / tile.pixels_across + 1)) {}
+};
+
+// Adds what the round gave to the tile's elements of classes first, first + 1, ...
+__device__ void gather(const CrossEntropyArgs& args, const Tile& tile, const Round& round, int first,
                        Exchange& exchange) {
+  const int64_t begin = round.begin, end = round.end;
   const int rows = static_cast<int>(tile.bottom - tile.top), columns = static_cast<int>(tile.right - tile.left);
-  const int64_t strip_begin = begin / tile.pixels_across, strip_end = (end - 1) / tile.pixels_across + 1;
   for (int element = threadIdx.x; element < kClasses * rows * columns; element += blockDim.x) {
     const int k = element % kClasses, x = element / kClasses % columns, y = element / kClasses / columns;
     if (first + k >= args.classes) continue;
@@ -238,14 +250,15 @@ __device__ void gather(const CrossEntropyArgs& args, const Tile& tile, int64_t b
     const int32_t from = tile.column_start[interval > 0 ? interval - 1 : 0] - start;
     const int32_t middle = tile.column_start[interval] - start, to = tile.column_start[interval + 1] - start;
     float sum = 0;
-    for (int64_t strip = strip_begin; strip < strip_end; ++strip) {
-      const int64_t half = tile.top + y - (tile.first_row + strip / tile.strips_an_interval);
+    const int below = static_cast<int>(tile.top - tile.first_row) + y;  // the interval below the element
+    for (int32_t strip = round.strip_begin; strip < round.strip_end; ++strip) {
+      const int half = below - strip / tile.strips_an_interval;
       if (half != 0 && half != 1) continue;
-      const int64_t item = strip * tile.pixels_across - begin;
+      const int64_t item = static_cast<int64_t>(strip) * tile.pixels_across - begin;
       const int64_t low = item + from > 0 ? item + from : 0, high = item + to < end - begin ? item + to : end - begin;
       for (int i = static_cast<int>(low); i < high; ++i) {
         const float fraction = exchange.fraction[i];
-        sum += exchange.at(static_cast<int>(half), k, i) * (i < item + middle ? fraction : 1 - fraction);
+        sum += exchange.at(half, k, i) * (i < item + middle ? fraction : 1 - fraction);
       }
     }
     exchange.gradient[((first + k) * rows + y) * columns + x] += sum;
@@ -298,10 +311,10 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant_
                         tile.image * args.classes * args.rows.input_size * args.columns.input_size;
   const float weight_sum = class_weight_sum(args);
   LossTotals totals{};
-  const int64_t items = tile.strips * tile.pixels_across;
+  const int64_t items = static_cast<int64_t>(tile.strips) * tile.pixels_across;
   for (int64_t begin = 0; begin < items; begin += kThreads) {
-    const int64_t end = begin + kThreads < items ? begin + kThreads : items;
-    const bool inside = begin + threadIdx.x < end;
+    const Round round(tile, begin, items);
+    const bool inside = begin + threadIdx.x < round.end;
     const Strip strip(tile, inside ? begin + threadIdx.x : begin);
     const Sample sample = args.columns.sample(strip.column);
     const auto column = column_of(logits, args.rows, args.columns, sample);
@@ -324,7 +337,7 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant_
     for (int first = 0; first < args.classes; first += kClasses) {
       give(args, column, strip, pixels, slopes, first, exchange);
       __syncthreads();
-      gather(args, tile, begin, end, first, exchange);
+      gather(args, tile, round, first, exchange);
       __syncthreads();
     }
   }

@@ -100,7 +100,12 @@ class BatchMaker:
                 valid=_valid(geometries[count:], views.shape[1:3]),
                 seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
             )
-        return Batch(*(None if tensor is None else tensor.to(self.device) for tensor in batch))  # type: ignore[arg-type]
+        return Batch(*(None if tensor is None else self._on_device(tensor) for tensor in batch))  # type: ignore[arg-type]
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == self.device.type:
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)  # not pinned, the copy would wait for the device
 
     def _items(self, step: int, stream: int, pairs: Sequence[Pair]) -> list[Item]:
         samples = samples_of_step(

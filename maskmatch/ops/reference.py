@@ -97,7 +97,9 @@ def patch_mask(
     dtype = compute_dtype(images)
 
     def per_channel(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=images.device).view(1, -1, 1, 1)
+        # Filled where they are: a copy from the host would wait for the device.
+        filled = [torch.full((), value, dtype=dtype, device=images.device) for value in values]
+        return torch.stack(filled).view(1, -1, 1, 1)
 
     pixels = images.to(dtype)
     if images.dtype == torch.uint8:

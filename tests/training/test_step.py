@@ -1,15 +1,20 @@
 """One step whatever its options: the same losses and weights, and no wait for the device."""
 
 import copy
+from contextlib import nullcontext
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskmatch.batch import Batch
 from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.errors import UserError
 from maskmatch.method import MaskMatch, Teacher
+from maskmatch.ops import use_backend
+from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.step import TrainStep
 
 
@@ -100,6 +105,47 @@ def test_fp16_skips_a_step_whose_scaled_gradients_overflow():
     step([make_batch()], 0)
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
     assert step.scaler.get_scale() == 2.0**59
+
+
+class NothingIsRead(TorchDispatchMode):
+    """Fails where a value comes to the host or a constant from it: on a GPU either would wait for the device."""
+
+    WAITS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "equal",
+        "repeat_interleave.Tensor",
+        "lift_fresh",
+    )
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not str(function).startswith(tuple(f"aten.{name}" for name in self.WAITS)), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(
+    "method",
+    [{}, {"region": "visible"}, {"ohem": 0.5, "class_weights": [1.0, 2.0, 1.0, 1.0]}, {"masking": "block"}],
+    ids=["plain", "region", "OHEM", "blocks"],
+)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_reads_nothing_from_the_device(fused, method, precision):
+    network = make_network(nn.BatchNorm2d(8))
+    teacher = Teacher(network, 0.9)
+    config = MethodConfig(warmup_steps=0, ramp_steps=0, **method)
+    train = TrainConfig(steps=10, precision=precision)
+    step = TrainStep(
+        network, teacher, MaskMatch(config, size_multiple=4), train, counter=PseudoLabelCounter(4, 0.5, "cpu")
+    )
+    with nullcontext() if fused else use_backend("reference"):
+        batches = [make_batch(), make_batch()]
+        step(batches, 0)
+        # The reference checks its labels on the CPU, and there alone.
+        with NothingIsRead(), mock.patch("maskmatch.ops.reference.check_labels"):
+            step(batches, 1, compare=True)
 
 
 @pytest.mark.slow

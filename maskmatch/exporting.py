@@ -6,17 +6,15 @@ import contextlib
 import io
 import json
 import logging
-import math
-import operator
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from timm.layers import padding
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import Graph, Node
 from torch.nn import functional as F
 
 from maskmatch.data import format_palette
@@ -53,7 +51,6 @@ def write(model: TrainedModel, kind: Format, path: Path) -> None:
     """
     program = _program(model)
     if kind == "torch_export":
-        _divide_integers(program)
         with _quiet():
             torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata(model))})
         return
@@ -123,7 +120,7 @@ def _program(model: TrainedModel) -> ExportedProgram:
     batch, channels, height, width = check_shapes(model)[2]
     example = torch.zeros(batch, channels, height, width, dtype=torch.uint8)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _same_padding_of_multiples(), torch.no_grad():
             return torch.export.export(
                 Deployed(student).eval(),
                 (example,),
@@ -136,26 +133,23 @@ def _program(model: TrainedModel) -> ExportedProgram:
         ) from error
 
 
-def _divide_integers(program: ExportedProgram) -> None:
-    """Write ceil(a / b) as -(-a // b): torch.export.save knows no ceil, with which timm pads to the `same` size."""
-    graph = program.graph
-    for node in list(graph.nodes):
-        if node.target is not math.ceil or node.args[0].target is not operator.truediv:
-            continue
-        numerator, divisor = node.args[0].args
-        with graph.inserting_before(node):
-            negative = _call(graph, operator.neg, numerator)
-            quotient = _call(graph, operator.neg, _call(graph, operator.floordiv, negative, divisor))
-        node.replace_all_uses_with(quotient)
-        graph.erase_node(node)
-    graph.eliminate_dead_code()
-    program.graph_module.recompile()
+@contextlib.contextmanager
+def _same_padding_of_multiples() -> Iterator[None]:
+    """Have timm's `same` padding rely on sides being multiples of the stride, as `size_multiple` sees to.
 
+    Then it is a number. Otherwise the sizes, which are symbols here, become longer with every layer, and tracing a
+    deep network does not end. `check` would find out if some side were no multiple.
+    """
 
-def _call(graph: Graph, function: Callable[..., Any], *arguments: Any) -> Node:
-    node = graph.call_function(function, arguments)
-    node.meta["val"] = function(*(value.meta["val"] if isinstance(value, Node) else value for value in arguments))
-    return node
+    def padding_of(_size: int, kernel_size: int, stride: int, dilation: int) -> int:
+        return max((kernel_size - 1) * dilation + 1 - stride, 0)
+
+    theirs = padding.get_same_padding
+    padding.get_same_padding = padding_of  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        padding.get_same_padding = theirs
 
 
 def _runner(kind: Format, path: Path) -> Callable[[Tensor], Tensor]:

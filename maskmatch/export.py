@@ -46,6 +46,12 @@ def _export(argv: Sequence[str]) -> None:
         exporting.write(model, kind, beside)
         difference = exporting.check(model, kind, beside)
         os.replace(beside, path)
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # the exporters and onnxruntime have a family of errors for each part of a network
+        network = f"{model.config.model.arch} with {model.config.model.encoder}"
+        problem = " ".join(str(error).split())[:200]
+        raise UserError(f"format {kind}: {network} cannot be exported for every size: {problem}") from error
     finally:
         beside.unlink(missing_ok=True)
     print(f"written: {path} ({path.stat().st_size / 2**20:.1f} MB), within {difference:.1e} of the trained model")

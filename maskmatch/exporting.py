@@ -46,8 +46,7 @@ class Deployed(nn.Module):
 def write(model: TrainedModel, kind: Format, path: Path) -> None:
     """Write the file; the model must be on the CPU.
 
-    Raises:
-        UserError: the network cannot be exported for every size.
+    Whatever the exporters raise is passed on, for a network that cannot be exported for every size.
     """
     program = _program(model)
     if kind == "torch_export":
@@ -119,18 +118,12 @@ def _program(model: TrainedModel) -> ExportedProgram:
     }
     batch, channels, height, width = check_shapes(model)[2]
     example = torch.zeros(batch, channels, height, width, dtype=torch.uint8)
-    try:
-        with _quiet(), _same_padding_of_multiples(), torch.no_grad():
-            return torch.export.export(
-                Deployed(student).eval(),
-                (example,),
-                dynamic_shapes={"images": {0: Dim("batch", min=1, max=LARGEST_BATCH), **sides}},
-            )
-    except Exception as error:  # torch.export raises a family of its own for each part of a network
-        raise UserError(
-            f"{model.config.model.arch} with {model.config.model.encoder} cannot be exported for every size: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
+    with _quiet(), _same_padding_of_multiples(), torch.no_grad():
+        return torch.export.export(
+            Deployed(student).eval(),
+            (example,),
+            dynamic_shapes={"images": {0: Dim("batch", min=1, max=LARGEST_BATCH), **sides}},
+        )
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -58,10 +58,10 @@ class StopSignal:
 
     def _handle(self, number: int, frame: object) -> None:
         if self.received is None:
-            self.received, self._received_at = signal.Signals(number).name, time.monotonic()
+            self.received, self._received_at = signal.Signals(number).name, monotonic()
             if self._raising:
                 raise StopError(self.received)
-        elif time.monotonic() - self._received_at > ECHO_SECONDS:
+        elif monotonic() - self._received_at > ECHO_SECONDS:
             self._put_back()
             signal.raise_signal(number)
 

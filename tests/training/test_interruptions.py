@@ -109,7 +109,7 @@ def test_stopped_before_every_step_and_every_validation(uninterrupted, fast_opti
 
 def test_the_second_signal_is_not_held_back(monkeypatch):
     clock = iter([0.0, ECHO_SECONDS / 2, ECHO_SECONDS + 0.1])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("maskmatch.signals.monotonic", lambda: next(clock))
     with StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.received == "SIGINT"

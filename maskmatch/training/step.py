@@ -119,7 +119,8 @@ class TrainStep:
         # Dropout depends on the step and the process, not on what ran before.
         torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
         set_learning_rate(self.optimizer, step, self.config)
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         self.guard.remember()
         weights = self.method.weights(step)
         with self.phases("loss"):

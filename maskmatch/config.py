@@ -69,8 +69,8 @@ class DataConfig:
     """Who decodes and augments."""
     workers: int = 1
     """Threads that prepare batches."""
-    cache: Literal["none", "ram"] = "none"
-    """`ram` keeps decoded images, as many as fit into half of the free memory."""
+    cache: Literal["none", "ram"] = "ram"
+    """`ram` keeps decoded images, as many as fit into half of the free memory; `none` decodes them each time."""
     on_error: Literal["fatal", "skip"] = "fatal"
     """What a file that breaks during training does: end the run, or leave its place to the next one of the list."""
 

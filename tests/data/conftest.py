@@ -63,6 +63,7 @@ def folder(tmp_path: Path) -> DataConfig:
         crop_size=(48, 40),
         scale_range=(0.5, 2.0),
         grayscale=0.2,
+        cache="none",
     )
 
 

@@ -34,7 +34,7 @@ from maskmatch.training import checkpoint, distributed
 from maskmatch.training.distributed import World
 from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
 from maskmatch.training.records import LOG_EVERY, Recorder, finite
-from maskmatch.training.run_folder import resume, run_folder, write_config, write_text
+from maskmatch.training.run_folder import resume, run_folder, write_config, write_environment, write_text
 from maskmatch.training.schedules import global_batch, resolve
 from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep, make_method
@@ -244,6 +244,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     }
     if world.leads:
         write_config(folder, config, found)
+        write_environment(folder)
     val = dataset.val[world.rank :: world.size]
     run = Run(
         config=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict
 from datetime import datetime
@@ -13,6 +14,7 @@ from torch import nn
 
 from maskmatch.config import Config
 from maskmatch.data import check_fingerprint
+from maskmatch.environment import environment
 from maskmatch.errors import UserError
 from maskmatch.training import checkpoint
 
@@ -100,10 +102,15 @@ def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
 
 
+def write_environment(folder: Path) -> None:
+    """environment.json: versions and devices of the process that trained last."""
+    write_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "w") as file:
+    with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -1,0 +1,96 @@
+"""What an installation is made of and runs on: for a bug report, and beside the results of a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from maskmatch import ops
+
+PACKAGES = (
+    *("maskmatch", "torch", "torchvision", "triton", "segmentation_models_pytorch", "timm"),
+    *("numpy", "opencv-python-headless", "pillow", "safetensors"),
+)
+DALI_PREFIX = "nvidia-dali-cuda"  # followed by the CUDA version it was built for
+
+
+def environment() -> dict[str, dict[str, str]]:
+    """Names and values by section: versions, operators, devices, platform."""
+    return {
+        "versions": _versions(),
+        "operators": _operators(),
+        "devices": _devices(),
+        "platform": _platform(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    installed = {package: _version(package) for package in PACKAGES}
+    dali = sorted({name for name in _distributions() if name.startswith(DALI_PREFIX)})
+    return installed | ({name: _version(name) for name in dali} or {"DALI": "not installed"})
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _distributions() -> list[str]:
+    return [distribution.metadata["Name"] or "" for distribution in metadata.distributions()]
+
+
+def _operators() -> dict[str, str]:
+    return {name.replace("_", " "): _plain(value) for name, value in ops.info().items()}
+
+
+def _plain(value: object) -> str:
+    """`key: value` pairs and lists as they are read, anything else as it prints."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple | set):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _devices() -> dict[str, str]:
+    devices = {"CPU": f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()} in torch"}
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    devices["cores"] = f"{usable} usable of {os.cpu_count()}"
+    devices["threads"] = (
+        f"{torch.get_num_threads()} in torch, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    )
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices[f"cuda:{index}"] = (
+            f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB, "
+            f"compute capability {properties.major}.{properties.minor}"
+        )
+    if not torch.cuda.is_available():
+        devices["cuda"] = "no usable device"
+    devices["CUDA of torch"] = torch.version.cuda or "built without"
+    devices["torch's CUDA architectures"] = " ".join(torch.cuda.get_arch_list()) or "none"
+    return devices
+
+
+def _cpu_name() -> str:
+    """The processor's name; on Linux `platform` does not know it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _platform() -> dict[str, str]:
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }

@@ -128,7 +128,7 @@ torch_folder()
 setup(
     packages=[*find_packages(include=["maskmatch", "maskmatch.*"]), "maskmatch.configs"],
     package_dir={"maskmatch": "maskmatch", "maskmatch.configs": "configs"},
-    package_data={"maskmatch.configs": ["*.yaml"]},
+    package_data={"maskmatch.configs": ["*.yaml"], "maskmatch.reporting": ["templates/*"]},
     ext_modules=[Extension("maskmatch._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},
 )

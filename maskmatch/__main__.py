@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a student and its teacher",
     "evaluate": "measure what a run has learned",
     "predict": "masks for images, folders and videos",
+    "report": "one page to show, on one run or on several",
     "export": "one file to deploy, ONNX or torch.export",
     "check_data": "decode a whole data set and say what is wrong with it",
     "split": "choose which images to label, or pretend that few are labelled",

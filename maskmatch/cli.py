@@ -91,10 +91,16 @@ def train_parser() -> Parser:
     return parser
 
 
-def run_parser(prog: str, description: str, *, device: bool = True) -> Parser:
-    """The options that commands on a finished run share; `device` says whether there is one to choose."""
+def run_parser(prog: str, description: str, *, device: bool = True, several: bool = False) -> Parser:
+    """The options that commands on a run share.
+
+    `device` says whether there is one to choose, `several` whether there may be more runs than one: `runs`, not `run`.
+    """
     parser = Parser(prog=prog, description=description)
-    parser.add_argument("run", type=str, help="Folder of a training run.")
+    if several:
+        parser.add_argument("runs", type=str, nargs="+", help="Folders of training runs.")
+    else:
+        parser.add_argument("run", type=str, help="Folder of a training run.")
     parser.add_argument(
         "--checkpoint",
         type=str,

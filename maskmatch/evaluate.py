@@ -134,7 +134,7 @@ def _measure(model: TrainedModel, dataset: Dataset, pairs: list[Pair], how: Infe
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not (console.is_terminal and world.leads)) as progress:
         task = progress.add_task("evaluating", total=len(pairs))
-        return measure(validator, model.network, world.sum, lambda count: progress.advance(task, count))
+        return measure(validator, model.network, world.sum, lambda labels, _: progress.advance(task, len(labels)))
 
 
 def _print_tables(measured: Measurement, class_names: Sequence[str], settings: dict[str, Any]) -> None:

@@ -63,7 +63,10 @@ class Measurement:
 
 
 def measure(
-    validator: Validator, network: nn.Module, total: Callable[[Tensor], Tensor], advance: Callable[[int], object]
+    validator: Validator,
+    network: nn.Module,
+    total: Callable[[Tensor], Tensor],
+    seen: Callable[[Tensor, Tensor], object],
 ) -> Measurement:
     """Run `network` over the validator's images.
 
@@ -71,7 +74,7 @@ def measure(
         validator: has this process's part of the images.
         network: the validator's student's or one like it, on its device.
         total: sums counts over the processes.
-        advance: is told how many images were done.
+        seen: is given each batch's labels and targets, uint8 [N, H, W] on the device.
     """
     confusion = ConfusionMatrix(validator.num_classes, validator.device)
     edges = BoundaryIoU(validator.num_classes, validator.device)
@@ -80,7 +83,7 @@ def measure(
         confusion.update(label, target)
         edges.update(label, target)
         coverage.update(label, confidence, target)
-        advance(len(label))
+        seen(label, target)
     confusion.matrix = total(confusion.matrix)
     edges.counts = total(edges.counts)
     coverage.counts = total(coverage.counts)

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from maskmatch.reporting import read_recorded
 from maskmatch.training.phases import PHASES, Phases
 
 
@@ -39,3 +40,5 @@ def test_profile(train, tmp_path, capsys):
     trace = json.loads(gzip.decompress((run / "trace.json.gz").read_bytes()))
     assert {event["name"] for event in trace["traceEvents"]} >= set(PHASES)
     assert not (run / "checkpoints").exists()
+    del rows["step"]
+    assert dict(read_recorded(run).phases) == rows  # as the report reads them

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from maskmatch.config import ModelConfig
+from maskmatch.reporting import read_recorded
 
 
 def lines(path):
@@ -37,6 +38,15 @@ def test_run_folder(finished_run):
     assert list((finished_run / "tensorboard").glob("events*"))
     for link in ("last", "best"):
         assert os.readlink(finished_run / "checkpoints" / link) == "step_8"
+
+
+def test_environment_and_speed_are_read_by_the_report(finished_run):
+    recorded = read_recorded(finished_run)
+    assert recorded.environment["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert set(recorded.environment) == {"versions", "operators", "devices", "platform"}
+    assert set(recorded.speed) == {"images_per_second", "data_wait", "peak_memory_mb"}
+    for points in recorded.speed.values():
+        assert [step for step, _ in points] == [1, 3, 6, 8] and all(value >= 0 for _, value in points)
 
 
 def test_metrics_hold_every_loss(finished_run):

@@ -1,0 +1,95 @@
+"""`python -m maskmatch.report RUN...`: one page to show, on one run or on several side by side."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from maskmatch.cli import parse, run, run_parser
+from maskmatch.errors import UserError
+
+if TYPE_CHECKING:
+    from maskmatch.reporting import Examined
+    from maskmatch.trained import TrainedModel
+
+DESCRIPTION = (
+    "Write one HTML file that needs no network: curves, classes, pseudo-labels over time, the best and the worst "
+    "validation images under their masks, configuration, environment and speed. Several runs are compared; the "
+    "pictures are then those of the first."
+)
+MARKED_WITHIN = 1000
+"""Bytes of a file among which a page has its mark."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the page that the command line asks for; returns the exit code."""
+    return run(_report, argv)
+
+
+def _report(argv: Sequence[str]) -> None:
+    options = _options(argv)
+    folders = [Path(folder) for folder in options["runs"]]
+    from maskmatch.reporting import read_recorded, render
+    from maskmatch.trained import load
+    from maskmatch.training.run_folder import write_text
+
+    chosen = {name: options[name] for name in ("checkpoint", "weights", "device")}
+    models = [load(folder, **chosen) for folder in folders]
+    path = _output(options["output"], models[0].run / "report.html")
+    recorded = [read_recorded(folder) for folder in folders]
+    examined = [_examine(model) for model in models]
+    write_text(path, render(list(zip(models, recorded, examined, strict=True))))
+    print(f"written: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def _options(argv: Sequence[str]) -> dict[str, Any]:
+    parser = run_parser("maskmatch.report", DESCRIPTION, several=True)
+    parser.add_argument(
+        "--output", type=str | None, default=None, help="HTML file to write; default RUN/report.html, of the first run."
+    )
+    options = parse(parser, argv)
+    folders = [Path(folder).resolve() for folder in options["runs"]]
+    if len(set(folders)) < len(folders):
+        raise UserError(f"runs: expected each once, got {' '.join(options['runs'])}")
+    if len(folders) > 1 and options["checkpoint"] not in ("best", "last"):
+        raise UserError(f"checkpoint: expected best or last for several runs, got {options['checkpoint']}")
+    return options
+
+
+def _output(given: str | None, default: Path) -> Path:
+    """Where to write; an earlier report is replaced, any other file is not."""
+    path = Path(given) if given else default
+    if path.suffix != ".html":
+        raise UserError(f"output: expected a .html file, got {path}")
+    if path.exists() and not (path.is_file() and _is_report(path)):
+        raise UserError(f"output: expected no file, or an earlier report, found another: {path}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write to the output folder {path.parent}: permission denied")
+    return path
+
+
+def _is_report(path: Path) -> bool:
+    from maskmatch.reporting import MARK
+
+    with open(path, "rb") as file:
+        return MARK.encode() in file.read(MARKED_WITHIN)
+
+
+def _examine(model: TrainedModel) -> Examined:
+    from maskmatch.reporting import examine
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(f"measuring {model.run}", total=None)
+        return examine(model, lambda done, total: progress.update(task, completed=done, total=total))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

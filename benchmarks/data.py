@@ -7,6 +7,7 @@ what CutMix needs. Every provider has two workers (threads or processes), and al
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import tempfile
@@ -22,12 +23,25 @@ import torch
 from data_baseline import baseline_loader
 from measure import machine, percentiles
 from PIL import Image
+from selection import Selection
 
 from maskmatch.config import DataConfig
 from maskmatch.data import choose_loader, dali_installed, load_dataset, make_loader
 from maskmatch.ops import patch_mask
 
-COLUMNS = ("stream", "provider", "cache", "default", "images_per_second", "over_baseline", "ms_p50")
+COLUMNS = (
+    "stream",
+    "provider",
+    "cache",
+    "default",
+    "images_per_second",
+    "over_baseline",
+    "ms_p20",
+    "ms_p50",
+    "ms_p80",
+)
+PROVIDERS = ("baseline", "torch", "dali")
+SHAPES = ()  # one size of image
 IMAGES = 64
 HEIGHT, WIDTH = 375, 500
 CROP = 320
@@ -41,22 +55,31 @@ PAUSE = 1.0  # seconds between two rounds, in which a provider fills its queue a
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def run(device: str) -> Iterator[dict[str, Any]]:
+def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each stream, provider and cache."""
+    device, providers = selection.device, selection.chosen_providers(PROVIDERS)
+    if selection.profile:
+        selection.skip("data, --profile: the work is done in other threads and processes")
+    if "dali" in providers and not dali_installed():
+        selection.skip("data, dali: not installed")
+        providers.remove("dali")
     shared = machine(device) | {"area": "data", "shape": f"{BATCH}x3x{CROP}x{CROP}", "workers": WORKERS}
     auto = choose_loader("auto", torch.device(device))
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder))
         for stream in ("unlabeled", "labeled"):
-            times = _times(Path(folder), stream, device)
-            baseline = statistics.median(times["baseline", "none"])
+            times = _times(Path(folder), stream, device, providers)
+            baseline = statistics.median(times.get(("baseline", "none"), [math.nan]))
             for (provider, cache), seconds in times.items():
                 batch = statistics.median(seconds)
                 yield (
                     shared
                     | percentiles([1e3 * s for s in seconds])
                     | {"stream": stream, "provider": provider, "cache": cache, "default": provider == auto}
-                    | {"images_per_second": BATCH / batch, "over_baseline": baseline / batch}
+                    | {
+                        "images_per_second": BATCH / batch,
+                        "over_baseline": None if math.isnan(baseline) else baseline / batch,
+                    }
                 )
 
 
@@ -94,14 +117,14 @@ def draw(index: int) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-def _times(root: Path, stream: str, device: str) -> dict[tuple[str, str], list[float]]:
+def _times(root: Path, stream: str, device: str, providers: list[str]) -> dict[tuple[str, str], list[float]]:
     """Seconds a batch of every provider, one value a round; all providers in every round."""
-    providers = ["torch"] + (["dali"] if dali_installed() else [])
     with ExitStack() as stack:
-        batches: dict[tuple[str, str], Iterator[Any]] = {
-            ("baseline", "none"): iter(baseline_loader(root, stream, BATCH, CROP, WORKERS, MEAN, STD))
-        }
+        batches: dict[tuple[str, str], Iterator[Any]] = {}
         for provider in providers:
+            if provider == "baseline":
+                batches[provider, "none"] = iter(baseline_loader(root, stream, BATCH, CROP, WORKERS, MEAN, STD))
+                continue
             for cache in ("none", "ram"):
                 batches[provider, cache] = _ours(stack, root, stream, provider, cache, device)
         times: dict[tuple[str, str], list[float]] = {name: [] for name in batches}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import math
 import platform
 import shutil
 import statistics
@@ -10,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,24 @@ _FLAGS = {
 }
 
 
+LEAST_ROUNDS = 5
+
+
 def milliseconds(
-    functions: dict[str, Callable[[], Any]], rounds: int, device: str, warmup: int = 3
+    functions: dict[str, Callable[[], Any]], rounds: int, device: str, warmup: int = 3, seconds: float = math.inf
 ) -> dict[str, list[float]]:
-    """Times of every function, in rounds that call each once, so that a busy machine is busy for all of them."""
+    """Times of every function, in rounds that call each once, so that a busy machine is busy for all of them.
+
+    After `seconds` there are no more rounds, once there were `LEAST_ROUNDS`.
+    """
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         for _ in range(warmup):
             function()
-    for _ in range(rounds):
+    began = time.perf_counter()
+    for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.perf_counter() - began > seconds:
+            break
         for name, function in functions.items():
             _wait(device)
             start = time.perf_counter()
@@ -100,11 +112,23 @@ def machine(device: str) -> dict[str, Any]:
         "device": device,
         "machine": name,
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **_versions(),
         "commit": _commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    found = {name: _version(name) for name in ("maskmatch", "numpy", "triton")}
+    return {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version(), **found}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

@@ -16,23 +16,31 @@ from measure import (
     peak_bytes,
     percentiles,
 )
-from ops_cases import Case, all_cases
+from ops_cases import DEFAULT_SHAPES, SHAPES, Case, all_cases
+from selection import Selection
 
 from maskmatch.ops import info, use_backend
 
+PROVIDERS = ("eager", "compile", "cpp", "cuda", "triton")
 COLUMNS = (
     "operator",
     "shape",
     "case",
+    "mode",
     "provider",
     "instruction_set",
+    "ms_p20",
     "ms_p50",
+    "ms_p80",
     "over_eager",
     "over_compile",
     "over_floor",
     "memory",
+    "error",
+    "problem",
 )
 ROUNDS = 11
+SECONDS = 6.0  # for the rounds of a case, of which there are five at the least
 LARGEST_ERROR = 1e-3  # relative, against fp64
 
 
@@ -44,74 +52,108 @@ class Machine:
     bytes_per_ms: float
 
 
-def run(device: str) -> Iterator[dict[str, Any]]:
-    """One record for each case and provider; providers are timed in turns."""
-    found = info()
-    compiled = "cuda" if device == "cuda" else "cpp"
-    sets = [""] if device == "cuda" else _usable_sets(found)
-    exps = None
-    if device == "cpu":
-        exps = torch.get_num_threads() * 1e6 / nanoseconds_per_exp(sets[-1])
-    floor = Machine(exps, bytes_per_millisecond(64 << 20, device))
-    shared = machine(device) | {"area": "ops"}
-    for case in all_cases(device):
-        torch._dynamo.reset()
-        functions: dict[str, Callable[[], Any]] = {"eager": case.eager, "compile": torch.compile(case.eager)}
-        for name in sets:
-            functions[f"{compiled} {name}".strip()] = _with_capability(case.fused, compiled, name)
-        errors = {name: case.error(function()) for name, function in functions.items()}
-        for name, error in errors.items():
-            if not error < LARGEST_ERROR:
-                yield shared | case.describe() | _provider(name) | {"error": error, "problem": "wrong, so not timed"}
-                del functions[name]
-        times = {name: percentiles(t) for name, t in milliseconds(functions, ROUNDS, device).items()}
-        memory = {name: peak_bytes(function, device) for name, function in functions.items()}
-        floor_ms = _floor(case, floor)
-        for name, measured in times.items():
-            yield (
-                shared
-                | case.describe()
-                | measured
-                | _provider(name)
-                | {
-                    "error": errors[name],
-                    "gigabytes_per_second": case.bytes / measured["ms_p50"] / 1e6,
-                    "over_eager": _over(times, "eager", measured),
-                    "over_compile": _over(times, "compile", measured),
-                    "over_floor": measured["ms_p50"] / floor_ms,
-                    "floor_ms": floor_ms,
-                    "memory_bytes": memory[name],
-                    "memory": memory[name] / memory["eager"] if memory.get("eager") else None,
-                }
-            )
+def run(selection: Selection) -> Iterator[dict[str, Any]]:
+    """One record for each case, mode and provider; providers are timed in turns."""
+    device = selection.device
+    labels = _labels(selection)
+    floor = Machine(_exps_per_ms(selection), bytes_per_millisecond(64 << 20, device))
+    shapes = selection.chosen_shapes(SHAPES if selection.shapes else DEFAULT_SHAPES)
+    for case in all_cases(device, shapes):
+        for mode in case.modes:
+            torch._dynamo.reset()
+            yield from _records(case, mode, labels, floor, selection)
 
 
-def _provider(name: str) -> dict[str, str]:
-    provider, _, instruction_set = name.partition(" ")
+def _labels(selection: Selection) -> list[str]:
+    """Providers that can be timed, the one for the CPU with each of its instruction sets."""
+    found, labels = info(), list[str]()
+    there = {"cpu": ("eager", "compile", "cpp"), "cuda": ("eager", "compile", "cuda", "triton")}[selection.device]
+    for name in selection.chosen_providers(PROVIDERS):
+        if name not in there:
+            selection.skip(f"ops, {name}: does not run on {selection.device}")
+        elif name in ("eager", "compile"):
+            labels.append(name)
+        elif name not in found["available"]:
+            selection.skip(f"ops, {name}: {found['problems'].get(name) or 'not installed'}")
+        elif name == "cpp":
+            sets = found["instruction_sets"]
+            labels += [f"cpp {name}" for name in sets[: sets.index(found["instruction_set"]) + 1]]
+        else:
+            labels.append(name)
+    return labels
+
+
+def _exps_per_ms(selection: Selection) -> float | None:
+    if selection.device == "cuda":
+        return None
+    try:
+        return torch.get_num_threads() * 1e6 / nanoseconds_per_exp(info()["instruction_set"] or "default")
+    except (RuntimeError, OSError) as error:
+        selection.skip(f"ops, floor of the exponentials: {error}")
+        return None
+
+
+def _records(
+    case: Case, mode: str, labels: list[str], floor: Machine, selection: Selection
+) -> Iterator[dict[str, Any]]:
+    device = selection.device
+    shared = machine(device) | {"area": "ops"} | case.describe(mode)
+    functions, errors = {}, {}
+    for label in labels:
+        try:
+            function = case.call(mode, _forward(case, label))
+            errors[label] = case.error(function())
+        except Exception as error:
+            yield shared | _provider(label) | {"problem": f"fails, so not timed: {str(error).splitlines()[0]}"}
+            continue
+        if errors[label] < LARGEST_ERROR:
+            functions[label] = function
+        else:
+            yield shared | _provider(label) | {"error": errors[label], "problem": "wrong, so not timed"}
+    taken = milliseconds(functions, ROUNDS, device, warmup=2, seconds=SECONDS)
+    times = {label: percentiles(of_label) for label, of_label in taken.items()}
+    memory = {label: peak_bytes(function, device) for label, function in functions.items()}
+    exps, least_bytes = case.least(mode)
+    floor_ms = max(least_bytes / floor.bytes_per_ms, exps / floor.exps_per_ms if floor.exps_per_ms else 0.0)
+    for label, measured in times.items():
+        selection.trace(f"ops {case.operator} {case.shape} {case.case} {mode} {label}", functions[label])
+        yield (
+            shared
+            | measured
+            | _provider(label)
+            | {
+                "error": errors[label],
+                "gigabytes_per_second": least_bytes / measured["ms_p50"] / 1e6,
+                "over_eager": _over(times, "eager", measured),
+                "over_compile": _over(times, "compile", measured),
+                "over_floor": measured["ms_p50"] / floor_ms,
+                "floor_ms": floor_ms,
+                "memory_bytes": memory[label],
+                "memory": memory[label] / memory["eager"] if memory.get("eager") else None,
+            }
+        )
+
+
+def _forward(case: Case, label: str) -> Callable[[], Any]:
+    if label == "eager":
+        return case.eager
+    if label == "compile":
+        return torch.compile(case.eager)
+    backend, _, instruction_set = label.partition(" ")
+
+    def call() -> Any:
+        if instruction_set:
+            os.environ["MASKMATCH_CPU_CAPABILITY"] = instruction_set
+        with use_backend(backend):
+            return case.fused()
+
+    return call
+
+
+def _provider(label: str) -> dict[str, str]:
+    provider, _, instruction_set = label.partition(" ")
     return {"provider": provider, "instruction_set": instruction_set}
 
 
 def _over(times: dict[str, dict[str, float]], baseline: str, measured: dict[str, float]) -> float | None:
     return times[baseline]["ms_p50"] / measured["ms_p50"] if baseline in times else None
-
-
-def _usable_sets(found: dict[str, Any]) -> list[str]:
-    """Compiled instruction sets up to the one that this CPU picks."""
-    sets = found["instruction_sets"]
-    return sets[: sets.index(found["instruction_set"]) + 1]
-
-
-def _with_capability(function: Callable[[], Any], backend: str, instruction_set: str) -> Callable[[], Any]:
-    def call() -> Any:
-        if instruction_set:
-            os.environ["MASKMATCH_CPU_CAPABILITY"] = instruction_set
-        with use_backend(backend):
-            return function()
-
-    return call
-
-
-def _floor(case: Case, floor: Machine) -> float:
-    """Exponentials at vector speed or bytes at copy bandwidth, whichever takes longer."""
-    moving = case.bytes / floor.bytes_per_ms
-    return moving if floor.exps_per_ms is None else max(moving, case.exps / floor.exps_per_ms)

@@ -1,4 +1,4 @@
-"""What benchmarks/ops.py times: each operator beside the torch code that it replaces, on the same data."""
+"""What benchmarks/ops.py measures: each operator beside the torch code that it replaces, on the same data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import baselines
 import torch
+from baselines import resized
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,33 +19,63 @@ from maskmatch.ops.reference import spread_grid
 
 SCALES = (0.5, 0.75, 1.0)
 THRESHOLD = 0.95
+Shape = tuple[int, int, int]  # images, classes, side of the square images
+
+# Batches of the public data sets, and the strides of the logits at which the loss is taken.
+SHAPES: dict[str, tuple[Shape, tuple[int, ...]]] = {
+    "voc": ((4, 21, 321), (8, 4)),
+    "cityscapes": ((2, 19, 801), (8,)),
+    "coco": ((2, 81, 513), (4,)),
+    "ade20k": ((2, 150, 512), (4,)),
+}
+DEFAULT_SHAPES = ("voc", "cityscapes")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A workload in fp32; `exps` and `bytes` are the least that it can do with.
+    """A workload in fp32. Speed, memory, traces and errors are all taken of `call`.
 
-    `error` compares what `eager` or `fused` returned with the fp64 reference; more than 1e-3 is wrong.
+    `eager` and `fused` are the forward: what one would write with torch, and the operator. Where there is a `leaf`,
+    they return a scalar whose gradient with respect to it is wanted. `error` compares what `call` returned with the
+    fp64 reference. `exps` and `bytes` are the least that the forward can do with.
     """
 
     operator: str
     shape: str
     case: str
-    mode: str  # forward, or both with backward
     eager: Callable[[], Any]
     fused: Callable[[], Any]
     error: Callable[[Any], float]
     exps: float
     bytes: float
+    leaf: Tensor | None = None
+    modes: tuple[str, ...] = ("forward",)
 
-    def describe(self) -> dict[str, Any]:
+    def call(self, mode: str, forward: Callable[[], Any]) -> Callable[[], Any]:
+        """`forward` without a gradient, `both` with it, or the `backward` of a forward that was taken before."""
+        leaf = self.leaf
+        if leaf is None or mode == "forward":
+            return torch.no_grad()(forward)
+        if mode == "both":
+            return lambda: torch.autograd.grad(forward(), leaf)[0]
+        value = forward()
+        return lambda: torch.autograd.grad(value, leaf, retain_graph=True)[0]
+
+    def least(self, mode: str) -> tuple[float, float]:
+        """Exponentials and bytes; a backward reads a gradient that the forward has left, and writes it scaled."""
+        gradient = self.leaf.numel() * 4 if self.leaf is not None else 0
+        if mode == "backward":
+            return 0, 2 * gradient
+        return self.exps, self.bytes + (gradient if mode == "both" else 0)
+
+    def describe(self, mode: str) -> dict[str, Any]:
         return {
             "operator": self.operator,
             "shape": self.shape,
             "case": self.case,
-            "mode": self.mode,
+            "mode": mode,
             "dtype": "float32",
-            "bytes": self.bytes,
+            "bytes": self.least(mode)[1],
         }
 
 
@@ -52,25 +84,26 @@ def relative_error(got: Tensor, exact: Tensor) -> float:
     return float((got.double() - exact).abs().max() / exact.abs().max())
 
 
-def all_cases(device: str) -> Iterator[Case]:
-    for shape in ((4, 21, 321), (2, 19, 801)):
+def all_cases(device: str, shapes: list[str]) -> Iterator[Case]:
+    for shape, strides in (SHAPES[name] for name in shapes):
         for trained in (False, True):
             yield pseudo_label(shape, trained, device)
-    for shape, stride in (((4, 21, 321), 8), ((4, 21, 321), 4), ((2, 19, 801), 8)):
-        for share, name in ((0.5, "half confident"), (0.05, "few confident"), (0.95, "most confident")):
-            yield loss(shape, stride, share, name, False, device)
-        yield loss(shape, stride, 0.5, "half confident", True, device)
-    yield ohem((2, 19, 801), device)
-    for layout in ("contiguous", "channels_last"):
-        yield masking((8, 3, 321, 321), layout, device)
-    yield confusion((4, 21, 321), device)
+        for stride in strides:
+            yield loss(shape, stride, 0.5, "half confident", False, device, ("both", "forward", "backward"))
+            for share, name in ((0.05, "few confident"), (0.95, "most confident")):
+                yield loss(shape, stride, share, name, False, device)
+            yield loss(shape, stride, 0.5, "half confident", True, device)
+        yield ohem(shape, device)
+        for layout in ("contiguous", "channels_last"):
+            yield masking((2 * shape[0], 3, shape[2], shape[2]), layout, device)
+        yield confusion(shape, device)
 
 
 def _side(size: int, stride: int) -> int:
     return (size - 1) // stride + 1
 
 
-def _logits(shape: tuple[int, int, int], stride: int, scales: tuple[float, ...], device: str) -> list[Tensor]:
+def _logits(shape: Shape, stride: int, scales: tuple[float, ...], device: str) -> list[Tensor]:
     """Random logits of an image's scales."""
     count, classes, size = shape
     sides = [_side(int(size * scale), stride) for scale in scales]
@@ -111,9 +144,7 @@ def trained_network(classes: int) -> nn.Module:
     return network
 
 
-def trained_logits(
-    shape: tuple[int, int, int], stride: int, scales: tuple[float, ...], device: str
-) -> tuple[list[Tensor], Tensor]:
+def trained_logits(shape: Shape, stride: int, scales: tuple[float, ...], device: str) -> tuple[list[Tensor], Tensor]:
     """What the trained network says about drawn images at each scale, and the truth, [N, H, W]."""
     count, classes, size = shape
     images, label = draw_regions(count, classes, size, torch.Generator().manual_seed(1))
@@ -124,35 +155,25 @@ def trained_logits(
     return [scale.to(device) for scale in logits], label.to(device)
 
 
-def pseudo_label(shape: tuple[int, int, int], trained: bool, device: str) -> Case:
+def pseudo_label(shape: Shape, trained: bool, device: str) -> Case:
     count, classes, size = shape
     scales = trained_logits(shape, 8, SCALES, device)[0] if trained else _logits(shape, 8, SCALES, device)
-
-    def eager() -> tuple[Tensor, Tensor]:
-        total = F.interpolate(scales[0], (size, size), mode="bilinear").softmax(1)
-        for scale in scales[1:]:
-            total = total + F.interpolate(scale, (size, size), mode="bilinear").softmax(1)
-        confidence, label = (total / len(scales)).max(1)
-        return confidence, label
-
-    def fused() -> tuple[Tensor, Tensor]:
-        label, confidence = multiscale_pseudo_label(scales, (size, size))
-        return confidence, label
 
     def error(result: tuple[Tensor, Tensor]) -> float:
         with use_backend("reference"):
             _, exact = multiscale_pseudo_label([scale.double() for scale in scales], (size, size))
-        return relative_error(result[0], exact.double())
+        return relative_error(result[1], exact.double())
 
     pixels = count * size * size
     return Case(
         "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8",
-        "trained network" if trained else "random logits", "forward", eager, fused, error,
-        exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
+        "trained network" if trained else "random logits",
+        lambda: baselines.pseudo_label(scales, (size, size)), lambda: multiscale_pseudo_label(scales, (size, size)),
+        error, exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
     )  # fmt: skip
 
 
-def _pixels(shape: tuple[int, int, int], share: float, device: str) -> tuple[Tensor, Tensor]:
+def _pixels(shape: Shape, share: float, device: str) -> tuple[Tensor, Tensor]:
     """Labels, and confidences of which a scattered `share` reaches the threshold."""
     count, classes, size = shape
     generator = torch.Generator().manual_seed(1)
@@ -161,7 +182,9 @@ def _pixels(shape: tuple[int, int, int], share: float, device: str) -> tuple[Ten
     return target.to(device), torch.where(sure, 0.99, 0.5).to(device)
 
 
-def loss(shape: tuple[int, int, int], stride: int, share: float, name: str, trained: bool, device: str) -> Case:
+def loss(
+    shape: Shape, stride: int, share: float, name: str, trained: bool, device: str, modes: tuple[str, ...] = ("both",)
+) -> Case:
     count, classes, size = shape
     target, confidence = _pixels(shape, share, device)
     if trained:
@@ -171,31 +194,23 @@ def loss(shape: tuple[int, int, int], stride: int, share: float, name: str, trai
     logits.requires_grad_()
     small = target.to(torch.uint8)
 
-    def eager() -> Tensor:
-        resized = F.interpolate(logits, (size, size), mode="bilinear")
-        pixels = F.cross_entropy(resized, target, ignore_index=255, reduction="none")
-        value = (pixels * (confidence >= THRESHOLD)).sum() / (target != 255).sum()
-        return torch.autograd.grad(value, logits)[0]
-
-    def fused() -> Tensor:
-        value = upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD)
-        return torch.autograd.grad(value, logits)[0]
-
-    def error(gradient: Tensor) -> float:
+    def error(result: Tensor) -> float:
         exact = logits.detach().double().requires_grad_()
         with use_backend("reference"):
             value = upsample_cross_entropy(exact, small, confidence=confidence, threshold=THRESHOLD)
-        return relative_error(gradient, torch.autograd.grad(value, exact)[0])
+        return relative_error(result, value.detach() if result.ndim == 0 else torch.autograd.grad(value, exact)[0])
 
     pixels = count * size * size
     return Case(
         "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/{stride}",
-        name + (", trained network" if trained else ", random logits"), "both", eager, fused, error,
-        exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 8,
+        name + (", trained network" if trained else ", random logits"),
+        lambda: baselines.mean_loss(logits, target, confidence, THRESHOLD),
+        lambda: upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD),
+        error, exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 4, leaf=logits, modes=modes,
     )  # fmt: skip
 
 
-def ohem(shape: tuple[int, int, int], device: str) -> Case:
+def ohem(shape: Shape, device: str) -> Case:
     """The mean loss of the hardest quarter of the pixels, forward and backward."""
     count, classes, size = shape
     logits = _logits(shape, 8, (1.0,), device)[0].requires_grad_()
@@ -204,17 +219,14 @@ def ohem(shape: tuple[int, int, int], device: str) -> Case:
     hardest = target.numel() // 4
 
     def eager() -> Tensor:
-        resized = F.interpolate(logits, (size, size), mode="bilinear")
-        pixels = F.cross_entropy(resized, target, ignore_index=255, reduction="none")
-        return torch.autograd.grad(pixels.flatten().topk(hardest, sorted=False).values.mean(), logits)[0]
+        return baselines.pixel_loss(logits, target).flatten().topk(hardest, sorted=False).values.mean()
 
     def fused() -> Tensor:
         with torch.no_grad():
             pixels = upsample_cross_entropy(logits, small, normalize="none")
             lowest = pixels.flatten().kthvalue(pixels.numel() - hardest + 1).values
         hard = (pixels >= lowest).float()
-        value = upsample_cross_entropy(logits, small, pixel_weight=hard, normalize=float(hardest))
-        return torch.autograd.grad(value, logits)[0]
+        return upsample_cross_entropy(logits, small, pixel_weight=hard, normalize=float(hardest))
 
     def error(gradient: Tensor) -> float:
         exact = logits.detach().double().requires_grad_()
@@ -224,9 +236,8 @@ def ohem(shape: tuple[int, int, int], device: str) -> Case:
 
     pixels = count * size * size
     return Case(
-        "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/8", "OHEM on the per-pixel loss", "both",
-        eager, fused, error,
-        exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 8,
+        "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/8", "OHEM on the per-pixel loss", eager, fused,
+        error, exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 4, leaf=logits, modes=("both",),
     )  # fmt: skip
 
 
@@ -243,10 +254,8 @@ def masking(shape: tuple[int, int, int, int], layout: str, device: str) -> Case:
     hidden = int(ratio * rows * columns + 0.5)
 
     def eager() -> tuple[Tensor, Tensor]:
-        rank = torch.rand(count, rows * columns, device=device).argsort(1).argsort(1)
-        grid = (rank < hidden).view(count, rows, columns)
-        pixels = grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None, :height, :width]
-        return ((images - mean) * scale).masked_fill_(pixels, 0.0), grid
+        grid = baselines.random_grid(count, rows, columns, hidden, images.device)
+        return baselines.masked(images, grid, patch, mean, scale), grid
 
     def error(result: tuple[Tensor, Tensor]) -> float:
         output, grid = result
@@ -256,12 +265,12 @@ def masking(shape: tuple[int, int, int, int], layout: str, device: str) -> Case:
         return relative_error(output, exact)
 
     return Case(
-        "patch_mask", "x".join(map(str, shape)), layout, "forward", eager,
+        "patch_mask", "x".join(map(str, shape)), layout, eager,
         lambda: patch_mask(images, patch, mask_ratio=ratio, seeds=seeds), error, exps=0, bytes=images.numel() * 5,
     )  # fmt: skip
 
 
-def confusion(shape: tuple[int, int, int], device: str) -> Case:
+def confusion(shape: Shape, device: str) -> Case:
     """A confusion matrix of upsampled logits."""
     count, classes, size = shape
     logits = _logits(shape, 8, (1.0,), device)[0]
@@ -279,8 +288,8 @@ def confusion(shape: tuple[int, int, int], device: str) -> Case:
 
     pixels = count * size * size
     return Case(
-        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8", "one scale and bincount", "forward",
-        lambda: matrix(F.interpolate(logits, (size, size), mode="bilinear").argmax(1)),
+        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8", "one scale and bincount",
+        lambda: matrix(resized(logits, (size, size)).argmax(1)),
         lambda: matrix(multiscale_pseudo_label([logits], (size, size))[0]), error,
         exps=pixels * classes, bytes=pixels * 13 + logits.numel() * 4,
     )  # fmt: skip

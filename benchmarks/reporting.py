@@ -19,8 +19,8 @@ Record = dict[str, Any]
 
 # What tells measurements of one machine apart; everything else in a record was measured or describes the machine.
 IDENTITY = (
-    "area", "operator", "shape", "case", "config", "stream", "cache", "mode", "dtype", "provider", "instruction_set",
-    "device", "threads",
+    "area", "operator", "shape", "case", "config", "component", "stream", "cache", "mode", "dtype", "provider",
+    "instruction_set", "device", "threads",
 )  # fmt: skip
 PROVIDERS = ("provider", "instruction_set", "cache")
 
@@ -44,9 +44,9 @@ def text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_json(path: Path, records: Sequence[Record]) -> None:
-    """{"records": [...]}"""
-    path.write_text(json.dumps({"records": list(records)}, indent=1) + "\n")
+def write_json(path: Path, records: Sequence[Record], skipped: Sequence[str]) -> None:
+    """{"records": [...], "skipped": [...]}"""
+    path.write_text(json.dumps({"records": list(records), "skipped": list(skipped)}, indent=1) + "\n")
 
 
 def write_csv(path: Path, records: Sequence[Record]) -> None:
@@ -120,4 +120,4 @@ def _named(record: Record, names: Sequence[str]) -> str:
 
 
 def _case(record: Record) -> str:
-    return _named(record, [name for name in IDENTITY[1:9] if name != "cache"])
+    return _named(record, [name for name in IDENTITY[1:10] if name != "cache"])

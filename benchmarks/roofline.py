@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import baselines
 import torch
 from measure import machine
+from ops_cases import DEFAULT_SHAPES, SHAPES
+from selection import Selection
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -41,6 +43,7 @@ DEVICES = {
     "rtx4090": (1008.0, 128 * 16 * 2.52),
     "b200": (8000.0, 148 * 16 * 1.97),
 }
+PROVIDERS = ("cuda",)
 COLUMNS = (
     "operator", "shape", "case", "dtype", "bytes", "least_bytes", "ratio", "eager_bytes", "over_eager", "loads",
     "stores", "exps", "thread_blocks", *(f"predicted_us_{device}" for device in DEVICES),
@@ -60,24 +63,28 @@ class Work:
     least_bytes: int
 
 
-def run(device: str) -> Iterator[dict[str, Any]]:
+def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each workload; it is counted on the CPU, whatever the device."""
+    if emulated.compiler() is None:
+        return selection.skip("roofline: no C++ compiler for the emulator")
+    if not selection.chosen_providers(PROVIDERS):
+        return None
     with emulated.backend() as emulator:
-        for work in all_work():
+        for work in all_work(selection.chosen_shapes(SHAPES if selection.shapes else DEFAULT_SHAPES)):
             emulator.module.take_counts()
             work.fused()
             yield machine("cpu") | record(work, emulator.module.take_counts(), eager_bytes(work.eager))
 
 
-def all_work() -> Iterator[Work]:
-    for dtype in (torch.float32, torch.float16):
-        for shape, stride in (((4, 21, 321), 8), ((4, 21, 321), 4), ((2, 19, 801), 8)):
-            yield pseudo_label(shape, stride, dtype)
-            yield loss(shape, stride, dtype)
-            yield pixel_loss(shape, stride, dtype)
-    for size in ((8, 3, 321, 321), (4, 3, 801, 801)):
+def all_work(shapes: list[str]) -> Iterator[Work]:
+    for shape, strides in (SHAPES[name] for name in shapes):
+        for dtype in (torch.float32, torch.float16):
+            for stride in strides:
+                yield pseudo_label(shape, stride, dtype)
+                yield loss(shape, stride, dtype)
+                yield pixel_loss(shape, stride, dtype)
         for layout in ("contiguous", "channels_last"):
-            yield masking(size, layout)
+            yield masking((2 * shape[0], 3, shape[2], shape[2]), layout)
 
 
 def record(work: Work, counts: dict[str, int], eager: int) -> dict[str, Any]:
@@ -149,15 +156,10 @@ def pseudo_label(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -
     count, _, size = shape
     scales = [_logits(shape, stride, scale, dtype) for scale in SCALES]
 
-    def eager() -> Any:
-        total = F.interpolate(scales[0].float(), (size, size), mode="bilinear").softmax(1)
-        for scale in scales[1:]:
-            total = total + F.interpolate(scale.float(), (size, size), mode="bilinear").softmax(1)
-        return (total / len(scales)).max(1)
-
     return Work(
         "multiscale_pseudo_label", _name(shape, stride), "three scales", dtype,
-        lambda: multiscale_pseudo_label(scales, (size, size)), eager, _bytes(*scales) + count * size * size * 5,
+        lambda: multiscale_pseudo_label(scales, (size, size)), lambda: baselines.pseudo_label(scales, (size, size)),
+        _bytes(*scales) + count * size * size * 5,
     )  # fmt: skip
 
 
@@ -168,11 +170,6 @@ def _pixels(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     return target, torch.rand(count, size, size, generator=generator)
 
 
-def _eager_pixel_loss(logits: Tensor, target: Tensor, confidence: Tensor) -> Tensor:
-    resized = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear")
-    return F.cross_entropy(resized, target, ignore_index=255, reduction="none") * (confidence >= THRESHOLD)
-
-
 def loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> Work:
     """The summed loss of the confident pixels and its gradient, which the operator keeps in fp32."""
     logits = _logits(shape, stride, 1.0, dtype).requires_grad_()
@@ -180,8 +177,7 @@ def loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> Work:
     small = target.to(torch.uint8)
 
     def eager() -> Any:
-        value = _eager_pixel_loss(logits, target, confidence).sum() / (target != 255).sum()
-        return torch.autograd.grad(value, logits)
+        return torch.autograd.grad(baselines.mean_loss(logits, target, confidence, THRESHOLD), logits)
 
     def fused() -> Any:
         value = upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD)
@@ -201,7 +197,8 @@ def pixel_loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> 
     upstream = torch.ones(target.shape)
 
     def eager() -> Any:
-        return torch.autograd.grad(_eager_pixel_loss(logits, target, confidence), logits, upstream)
+        pixels = baselines.pixel_loss(logits, target) * (confidence >= THRESHOLD)
+        return torch.autograd.grad(pixels, logits, upstream)
 
     def fused() -> Any:
         value = upsample_cross_entropy(
@@ -223,17 +220,13 @@ def masking(shape: tuple[int, int, int, int], layout: str) -> Work:
     if layout == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
     seeds = torch.arange(shape[0])
-    mean, std = torch.rand(3, 1, 1), torch.rand(3, 1, 1)
+    mean, scale = torch.rand(1, 3, 1, 1), torch.rand(1, 3, 1, 1)
     grid = patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds)[1]
-    hidden = grid.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)[:, None, : shape[2], : shape[3]]
-
-    def eager() -> Any:
-        spread = grid.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)[:, None, : shape[2], : shape[3]]
-        return ((images / 255 - mean) / std).masked_fill(spread, 0.0)
-
+    hidden = baselines.spread(grid, PATCH, shape[2], shape[3])
     visible = int((~hidden).sum()) * shape[1]
     return Work(
         "patch_mask", "x".join(map(str, shape)), layout, torch.uint8,
-        lambda: patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds), eager,
+        lambda: patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds),
+        lambda: baselines.masked(images, grid, PATCH, mean, scale),
         visible + images.numel() * 4 + _bytes(grid, seeds),
     )  # fmt: skip

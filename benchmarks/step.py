@@ -7,18 +7,20 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from measure import machine, milliseconds, peak_bytes, percentiles
+from selection import Selection
 from torch import Tensor
 
 from maskmatch.cli import parse_train
 from maskmatch.ops import use_backend
 from maskmatch.training.loop import Run, prepare, take_step
+from maskmatch.training.phases import PHASES
 
 COLUMNS = (
     "config",
@@ -30,6 +32,7 @@ COLUMNS = (
     "over_network",
     "images_per_second",
     "peak_memory_mb",
+    *(f"{name.replace(' ', '_')}_ms" for name in PHASES),
 )
 BLOCK = 10  # steps a measurement, one of which is logged
 ROUNDS = {"builtin": 9, "camvid": 5}
@@ -43,64 +46,106 @@ PROVIDERS = {
     "compile": ["--no-fused", "--train.compile", "true"],
     "supervised": ["--fused", "--method.supervised_only", "true"],
 }
+SHAPES = tuple(CONFIGS)
 EVERY_BRANCH = ["--method.warmup_steps", "0", "--method.ramp_steps", "0", "--train.steps", "1000000"]
 
 
-def run(device: str) -> Iterator[dict[str, Any]]:
+def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each configuration and provider; providers and their bare passes are timed in turns."""
-    for config, options in CONFIGS.items():
-        if config == "camvid":
+    providers = {name: PROVIDERS[name] for name in selection.chosen_providers(PROVIDERS)}
+    for config, options in chosen_configs(selection).items():
+        torch._dynamo.reset()
+        with prepared(options, providers) as runs:
+            yield from _records(config, runs, selection)
+
+
+def chosen_configs(selection: Selection) -> dict[str, list[str]]:
+    """Configuration -> options of the training, every loss live from the first step."""
+    found = {}
+    for name in selection.chosen_shapes(CONFIGS):
+        options = [*CONFIGS[name], *EVERY_BRANCH, "--train.device", selection.device]
+        if name == "camvid":
             data = os.environ.get("MASKMATCH_TEST_DATA")
             if not data:
-                print("camvid skipped: MASKMATCH_TEST_DATA names no folder with data/camvid")
+                selection.skip("step, camvid: MASKMATCH_TEST_DATA names no folder with data/camvid")
                 continue
-            options = [*options, "--data.root", f"{data}/data/camvid"]
-        yield from _records(config, [*options, *EVERY_BRANCH, "--train.device", device], device)
+            options += ["--data.root", f"{data}/data/camvid"]
+        found[name] = options
+    return found
 
 
-def _records(config: str, options: list[str], device: str) -> Iterator[dict[str, Any]]:
-    torch._dynamo.reset()
+@contextmanager
+def prepared(options: list[str], variants: dict[str, list[str]]) -> Iterator[dict[str, Run]]:
+    """A run of each variant's further options, at its first step."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {
             name: prepare(parse_train([*options, *chosen, "--output", f"{folder}/{name}"]))
-            for name, chosen in PROVIDERS.items()
+            for name, chosen in variants.items()
         }
-        functions: dict[str, Callable[[], Any]] = {}
-        for name, training in runs.items():
-            functions[name] = _steps(training)
-            functions[f"{name} network"] = _bare_passes(training)
-        times = {
-            name: [ms / BLOCK for ms in block]
-            for name, block in milliseconds(functions, ROUNDS[config], device, warmup=1).items()
-        }
-        for name, training in runs.items():
-            train = training.config.train
-            images = train.batch_size * (1 if training.config.method.supervised_only else 2)
-            measured = percentiles(times[name])
-            ratios = [step / network for step, network in zip(times[name], times[f"{name} network"], strict=True)]
-            yield (
-                machine(device)
-                | measured
-                | {
-                    "area": "step",
-                    "config": config,
-                    "provider": name,
-                    "shape": f"{images}x3x{'x'.join(map(str, _crop(training)))}",
-                    "precision": train.precision,
-                    "loader": training.loader.name,
-                    "network_ms_p50": statistics.median(times[f"{name} network"]),
-                    "over_network": statistics.median(ratios),
-                    "images_per_second": 1e3 * images / measured["ms_p50"],
-                    "peak_memory_mb": (_held_bytes(training) + peak_bytes(partial(_step, training), device)) / 2**20,
-                }
-            )
-        for training in runs.values():
-            training.loader.close()
-            if training.log:
-                training.log.close()
+        try:
+            yield runs
+        finally:
+            for training in runs.values():
+                training.loader.close()
+                if training.log:
+                    training.log.close()
 
 
-def _steps(run: Run) -> Callable[[], None]:
+def _records(config: str, runs: dict[str, Run], selection: Selection) -> Iterator[dict[str, Any]]:
+    functions: dict[str, Callable[[], Any]] = {}
+    for name, training in runs.items():
+        functions[name] = steps(training)
+        functions[f"{name} network"] = _bare_passes(training)
+    times = milliseconds_a_step(functions, ROUNDS[config], selection.device)
+    for name, training in runs.items():
+        network = times[f"{name} network"]
+        ratios = [step / bare for step, bare in zip(times[name], network, strict=True)]
+        selection.trace(f"step {config} {name}", partial(_step, training))
+        yield describe(config, training, times[name], selection.device) | {
+            "provider": name,
+            "network_ms_p50": statistics.median(network),
+            "over_network": statistics.median(ratios),
+        }
+
+
+def milliseconds_a_step(functions: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Of blocks of steps, in turns."""
+    blocks = milliseconds(functions, rounds, device, warmup=1)
+    return {name: [ms / BLOCK for ms in block] for name, block in blocks.items()}
+
+
+def describe(config: str, run: Run, times: list[float], device: str) -> dict[str, Any]:
+    """What a record of a run's steps says in any case."""
+    train = run.config.train
+    images = train.batch_size * (1 if run.config.method.supervised_only else 2)
+    measured = percentiles(times)
+    return (
+        machine(device)
+        | measured
+        | {
+            "area": "step",
+            "config": config,
+            "shape": f"{images}x3x{'x'.join(map(str, _crop(run)))}",
+            "precision": train.precision,
+            "loader": run.loader.name,
+            "images_per_second": 1e3 * images / measured["ms_p50"],
+            "peak_memory_mb": (_held_bytes(run) + peak_bytes(partial(_step, run), device)) / 2**20,
+        }
+        | _phases(run)
+    )
+
+
+def _phases(run: Run) -> dict[str, float]:
+    """Milliseconds of each phase of a step, the mean of a block."""
+    phases = run.train_step.phases
+    phases.milliseconds()
+    phases.timing = True
+    steps(run)()
+    phases.timing = False
+    return {f"{name.replace(' ', '_')}_ms": ms / BLOCK for name, ms in phases.milliseconds().items()}
+
+
+def steps(run: Run) -> Callable[[], None]:
     """A block of steps, and the batches that the next one will find ready: as many as were taken."""
 
     def block() -> None:

@@ -13,7 +13,7 @@ IGNORE_INDEX = 255
 class Batch(NamedTuple):
     """One step of one process. Images are uint8 in channels-last memory, on the training device.
 
-    The four unlabelled fields are None in a supervised-only run.
+    The unlabelled fields are None in a supervised-only run.
     """
 
     images: Tensor  # uint8 [N, 3, H, W], the labelled images' weak views
@@ -22,3 +22,4 @@ class Batch(NamedTuple):
     strong: Tensor | None  # uint8 [M, 3, H, W], the same geometry with colours disturbed
     valid: Tensor | None  # bool [M, H, W], False on pixels added by padding
     seeds: Tensor | None  # int64 [M], from (seed, epoch, sample id): key of the patch masks and CutMix boxes
+    boxes: Tensor | None = None  # bool [M, H, W], where CutMix takes the neighbour's pixels; `MaskMatch.draw` adds them

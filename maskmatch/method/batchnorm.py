@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+# Kept, since looking for them takes longer than all else here.
+_found: WeakKeyDictionary[nn.Module, list[_BatchNorm]] = WeakKeyDictionary()
 
 
 @contextmanager
 def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     """Inside, forwards in training mode normalise with the batch's statistics, but record them only if `update`."""
-    norms = [] if update else [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [] if update else _batchnorms(network)
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -25,4 +29,10 @@ def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
 
 def has_batchnorm(network: nn.Module) -> bool:
     """Whether a forward in training mode depends on the batch that an image comes in."""
-    return any(isinstance(module, _BatchNorm) for module in network.modules())
+    return bool(_batchnorms(network))
+
+
+def _batchnorms(network: nn.Module) -> list[_BatchNorm]:
+    if network not in _found:
+        _found[network] = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    return _found[network]

@@ -28,6 +28,8 @@ from maskmatch.ops.reference import hidden_patches
 
 BRANCHES = ("loss_x", "loss_u", "loss_m", "loss_r")
 """The branches by the names of their losses, in the order in which they run."""
+COMPARABLE = ("loss_u", "loss_m")
+"""Those in which the student is to give the teacher's labels."""
 DIVISORS = (*BRANCHES, "coverage")
 """What is a sum over pixels divided by their number in the whole batch."""
 
@@ -63,7 +65,8 @@ class MaskMatch:
     """The method for one network: how views are normalised, sized, labelled and scored.
 
     Calling it gives all losses of a batch. A training loop that wants to call backward after each branch, or to
-    see several batches as one, takes the same steps itself: `divisors`, `pseudo_labels`, `branch`, `forward`, `loss`.
+    see several batches as one, takes the same steps itself: `draw`, `divisors`, `pseudo_labels`, `branch`, `logits`,
+    `loss`.
 
     Args:
         config: the method's options.
@@ -97,7 +100,7 @@ class MaskMatch:
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
         """All losses of a batch in one graph; one branch after the other needs less memory."""
-        weights = self.weights(step)
+        batch, weights = self.draw(batch), self.weights(step)
         pseudo = self.pseudo_labels(teacher, batch) if len(weights) > 1 else None
         divisors = dict(zip(DIVISORS, self.divisors(batch), strict=True))
         losses = dict.fromkeys(BRANCHES, batch.images.new_zeros((), dtype=torch.float32))
@@ -111,7 +114,7 @@ class MaskMatch:
     def compile(self) -> None:
         """From now on, run views, pseudo-labels and losses through torch.compile, each as one graph."""
         views = ("scaled_views", "supervised", "consistency", "masked", "reconstructed")
-        for name in (*views, "divisors", "combine", "loss", "confident"):
+        for name in (*views, "draw", "divisors", "combine", "loss", "confident", "agreeing"):
             setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
 
     def weights(self, step: int) -> dict[str, float]:
@@ -133,6 +136,11 @@ class MaskMatch:
         if step < warmup or config.supervised_only or not (config.consistency or config.lcr or config.reconstruction):
             return 0.0
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
+
+    def draw(self, batch: Batch) -> Batch:
+        """The batch with the boxes of CutMix, which are otherwise drawn anew wherever they are needed."""
+        mixes = self.config.cutmix and not self.config.supervised_only
+        return batch._replace(boxes=self._boxes(batch)) if mixes else batch
 
     def divisors(self, batch: Batch) -> Tensor:
         """The pixels that count in each of DIVISORS: non-ignored ones; int64 [5], float64 with class weights.
@@ -245,12 +253,22 @@ class MaskMatch:
         """Number of unlabelled pixels whose pseudo-label is confident enough to count; int64 scalar."""
         return ((pseudo.label != IGNORE_INDEX) & (pseudo.confidence >= self.config.threshold)).sum()
 
+    @torch.no_grad()
+    def agreeing(self, logits: Tensor, branch: Branch) -> Tensor:
+        """Number of the branch's pixels that the student labels as the teacher does; int64 scalar."""
+        if self.config.reconstruction:
+            logits = logits[:, :-CHANNELS]
+        label, _ = multiscale_pseudo_label([logits], branch.target.shape[1:], align_corners=self.align_corners)
+        return (label == branch.target).sum()  # IGNORE_INDEX is no class
+
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] -> what the network takes, float32: patch masking with nothing hidden."""
         return patch_mask(images, max(images.shape[2:]), mask_ratio=0.0, mean=self.mean, std=self.std)[0]
 
     def _boxes(self, batch: Batch) -> Tensor:
         """Where CutMix takes the neighbour's pixels, bool [M, H, W]."""
+        if batch.boxes is not None:
+            return batch.boxes
         return cutmix_boxes(_required(batch.seeds), *_required(batch.strong).shape[2:])
 
     def _view_to_mask(self, batch: Batch) -> Tensor:

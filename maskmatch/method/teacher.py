@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from itertools import chain
+from itertools import chain, compress
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ class Teacher:
     def __init__(self, student: nn.Module, momentum: float) -> None:
         self.network = copy.deepcopy(student).eval().requires_grad_(False)
         self.momentum = momentum
+        self._followed: nn.Module | None = None
+        self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -30,15 +32,22 @@ class Teacher:
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
-        """Follow the student after optimizer step `step`, counted from 0."""
-        mine, theirs = _tensors(self.network), _tensors(student)
-        floating = [i for i, tensor in enumerate(mine) if tensor.is_floating_point()]
-        integers = [i for i, tensor in enumerate(mine) if not tensor.is_floating_point()]
+        """Follow the student after optimizer step `step`, counted from 0.
+
+        The tensors of a student are looked up once, when it first comes: that takes longer than the update.
+        """
+        if student is not self._followed:
+            self._followed, self._pairs = student, _pairs(self.network, student)
+        (mine, theirs), (my_counts, their_counts) = self._pairs
         weight = 1 - min(1 - 1 / (step + 1), self.momentum)
-        torch._foreach_lerp_([mine[i] for i in floating], [theirs[i] for i in floating], weight)
-        if integers:  # BatchNorm's num_batches_tracked: an average of counts means nothing
-            torch._foreach_copy_([mine[i] for i in integers], [theirs[i] for i in integers])
+        torch._foreach_lerp_(mine, theirs, weight)
+        if my_counts:  # BatchNorm's num_batches_tracked: an average of counts means nothing
+            torch._foreach_copy_(my_counts, their_counts)
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return list(chain(network.parameters(), network.buffers()))
+def _pairs(teacher: nn.Module, student: nn.Module) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """The tensors of both: those of floating point, then the integers."""
+    mine, theirs = (list(chain(network.parameters(), network.buffers())) for network in (teacher, student))
+    floating = [tensor.is_floating_point() for tensor in mine]
+    integer = [not of_floats for of_floats in floating]
+    return [(list(compress(mine, kind)), list(compress(theirs, kind))) for kind in (floating, integer)]

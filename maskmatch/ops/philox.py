@@ -1,7 +1,7 @@
 """Philox 4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
 
 A draw is a pure function of (seed, counter), so it does not depend on batch, process, device or order. The
-arithmetic is int64 with every product below 2**49, which no compiler can let overflow; csrc/common/philox.h gives
+arithmetic is int64 with every product below 2**63, which no compiler can let overflow; csrc/common/philox.h gives
 the same bits.
 """
 
@@ -21,12 +21,16 @@ PATCH_MASK_DOMAIN = 1
 """Fourth counter word of `patch_mask`."""
 
 
-def _multiply(word: Tensor, constant: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of word * constant."""
-    upper = (word >> 16) * constant
-    lower = (word & 0xFFFF) * constant
-    high = (upper + (lower >> 16)) >> 16
-    low = (((upper & 0xFFFF) << 16) + lower) & _MASK
+def _pair(like: Tensor, values: tuple[int, int]) -> Tensor:
+    """[2, *like.shape], filled where it is: a copy from the host would wait for the device."""
+    return torch.stack([torch.full_like(like, value) for value in values])
+
+
+def _multiply(words: Tensor, halves: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of words * (2 * halves + 1): both multipliers are odd."""
+    product = words * halves
+    high = (product + (words >> 1)) >> 31
+    low = torch.add(words, product & 0x7FFFFFFF, alpha=2) & _MASK
     return high, low
 
 
@@ -37,16 +41,16 @@ def philox4x32(seeds: Tensor, counter: Tensor, stream: int, domain: int) -> tupl
     `domain` are its third and fourth words, in [0, 2**32).
     """
     seeds, counter = torch.broadcast_tensors(seeds, counter)
-    key0, key1 = seeds & _MASK, (seeds >> 32) & _MASK
-    word0, word1 = counter & _MASK, (counter >> 32) & _MASK
-    word2 = torch.full_like(word0, stream)
-    word3 = torch.full_like(word0, domain)
+    # Words 0 and 2 go through the same steps, as do 1 and 3: two at a time are half as many small operations.
+    even = torch.stack([counter & _MASK, torch.full_like(counter, stream)])
+    odd = torch.stack([(counter >> 32) & _MASK, torch.full_like(counter, domain)])
+    key = torch.stack([seeds & _MASK, (seeds >> 32) & _MASK])
+    halves, weyl = _pair(seeds, (_MULTIPLIERS[0] >> 1, _MULTIPLIERS[1] >> 1)), _pair(seeds, _WEYL)
     for _ in range(_ROUNDS):
-        high0, low0 = _multiply(word0, _MULTIPLIERS[0])
-        high1, low1 = _multiply(word2, _MULTIPLIERS[1])
-        word0, word1, word2, word3 = high1 ^ word1 ^ key0, low1, high0 ^ word3 ^ key1, low0
-        key0, key1 = (key0 + _WEYL[0]) & _MASK, (key1 + _WEYL[1]) & _MASK
-    return word0, word1, word2, word3
+        high, low = _multiply(even, halves)
+        even, odd = high.flip(0) ^ odd ^ key, low.flip(0)
+        key = (key + weyl) & _MASK
+    return even[0], odd[0], even[1], odd[1]
 
 
 def uniform(seeds: Tensor, count: int, stream: int = 0) -> Tensor:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskmatch.batch import IGNORE_INDEX, Batch
+from maskmatch.batch import Batch
 from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.errors import UserError
-from maskmatch.method import DIVISORS, MaskMatch, PseudoLabels, Teacher
+from maskmatch.method import COMPARABLE, DIVISORS, MaskMatch, PseudoLabels, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.models import Student
@@ -108,41 +108,40 @@ class TrainStep:
             step: counted from 0.
             truths: the true classes of each batch's unlabelled images where they are known, uint8 [M, H, W]; for
                 `counter` alone.
-            compare: ask the student for its labels of the weak views as well, one forward more.
+            compare: see how far the student, under the first unlabelled branch, gives the labels of the teacher.
 
         Returns:
             Scalars on the device, of the whole batch of all processes: `loss`, its parts by name, and once there are
             pseudo-labels `coverage`, the share of the unlabelled pixels whose pseudo-label counts, and with `compare`
-            `agreement`, the share to which student and teacher give the same label. All nan where the loss or a
-            gradient was not finite, and the step therefore not taken.
+            `agreement`, the share of the strong views' pixels (of the masked ones' without L_u) to which student and
+            teacher give the same label. All nan where the loss or a gradient was not finite, and the step therefore
+            not taken.
         """
-        # Dropout depends on the step and the process, not on what ran before.
-        torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
+        self._seed(step)
         set_learning_rate(self.optimizer, step, self.config)
         if not self.network.training:
             self.network.train()
         self.guard.remember()
         weights = self.method.weights(step)
         with self.phases("loss"):
+            batches = [self.method.draw(batch) for batch in batches]
             pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
             divisors = dict(zip(DIVISORS, pixels, strict=True))
         # One branch after the other, each with its own backward, so that one graph at a time is kept.
+        compared = next((name for name in weights if name in COMPARABLE), None)
         groups = [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]
         found: list[dict[str, Tensor]] = []
         for batch, truth in zip_longest(batches, truths):
             pseudo = None
             if len(weights) > 1:
                 pseudo = self._pseudo_labels(batch)
-                measured = {"coverage": self.method.confident(pseudo)}
-                if compare and batch.weak is not None:
-                    measured["agreement"] = self._agreeing(batch.weak, batch, pseudo)
-                found.append({name: count / divisors["coverage"].clamp(min=1) for name, count in measured.items()})
+                found.append({"coverage": self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)})
                 if self.counter:
                     self.counter.count(batch.target, pseudo, truth)
             for names in groups:
                 last = batch is batches[-1] and names is groups[-1]
                 with self._synchronizing(last):
-                    losses = self._losses(names, batch, pseudo, divisors)
+                    losses = self._losses(names, batch, pseudo, divisors, compared if compare else None)
                     losses["loss"] = torch.stack([weights[name] * losses[name] for name in names]).sum()
                     with self.phases("backward"):
                         # The processes' gradients are averaged, but the divisors make them parts of a sum.
@@ -165,7 +164,7 @@ class TrainStep:
         Returns:
             The name of the first branch's loss that is at fault, and what is wrong with it.
         """
-        torch.manual_seed((self.config.seed << 32) + step * self.world.size + self.world.rank)
+        self._seed(step)
         self.network.train()
         self._student = self._trained  # each process for itself
         weights = self.method.weights(step)
@@ -184,14 +183,12 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         return None
 
-    @torch.no_grad()
-    def _agreeing(self, weak: Tensor, batch: Batch, pseudo: PseudoLabels) -> Tensor:
-        """Number of pixels of the weak views that the student, in eval mode, labels as the teacher does."""
-        with self.phases("student forward"), self.autocast():
-            logits = self.network.eval()(self.method.normalize(weak))
-        self.network.train()
-        label = self.method.combine([logits], batch).label
-        return ((label == pseudo.label) & (label != IGNORE_INDEX)).sum()
+    def _seed(self, step: int) -> None:
+        """Dropout depends on the step and the process, not on what ran before."""
+        seed = (self.config.seed << 32) + step * self.world.size + self.world.rank
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which asks every kind of device each time
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _synchronizing(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged in the last backward of a step only."""
@@ -209,18 +206,25 @@ class TrainStep:
             return self.method.combine(logits, batch)
 
     def _losses(
-        self, names: Sequence[str], batch: Batch, pseudo: PseudoLabels | None, divisors: dict[str, Tensor]
+        self,
+        names: Sequence[str],
+        batch: Batch,
+        pseudo: PseudoLabels | None,
+        divisors: dict[str, Tensor],
+        compared: str | None = None,
     ) -> dict[str, Tensor]:
-        """The losses of some branches, from one forward."""
+        """The losses of some branches, from one forward; and of the branch `compared` the agreement."""
         with self.phases("loss"):
             branches = {name: self.method.branch(name, batch, pseudo) for name in names}
         with self.phases("student forward"), self.autocast():
             logits = self.method.logits(self._student, list(branches.values()))
+        losses = {}
         with self.phases("loss"):
-            return {
-                name: self.method.loss(part, branch, divisors[name])
-                for part, (name, branch) in zip(logits, branches.items(), strict=True)
-            }
+            for part, (name, branch) in zip(logits, branches.items(), strict=True):
+                losses[name] = self.method.loss(part, branch, divisors[name])
+                if name == compared:
+                    losses["agreement"] = self.method.agreeing(part, branch) / divisors[name].clamp(min=1)
+        return losses
 
     def autocast(self) -> torch.autocast:
         """The networks' forwards run in it."""

@@ -22,18 +22,35 @@ void hide_patches(const PatchMaskPlan& plan, int64_t seed, bool* grid) {
   for (int64_t i = 0; i < plan.hidden; ++i) grid[order[i] & kIndex] = true;
 }
 
-// The affine map of one row of elements: `channels` numbers a pixel, those of `first_channel` on. All rows of a row of
-// patches share it.
-void fill_map(const PatchMaskPlan& plan, const bool* grid_row, int64_t first_channel, int64_t channels, float* scale,
-              float* bias) {
-  for (int64_t column = 0, x = 0; column < plan.columns; ++column) {
-    const bool hidden = grid_row[column];
-    for (const int64_t end = std::min(x + plan.patch_size, plan.width); x < end; ++x) {
-      for (int64_t c = 0; c < channels; ++c) {
-        const int64_t channel = first_channel + c;
-        *scale++ = hidden ? 0.0f : plan.scale[channel];
-        *bias++ = hidden ? plan.fill[channel] : plan.bias[channel];
-      }
+// The affine map of a row of one patch, `channels` numbers a pixel: scale and bias where it is visible, and what it
+// holds where it is hidden.
+struct PatchMap {
+  std::vector<float> scale, bias, fill;
+};
+
+PatchMap patch_map(const PatchMaskPlan& plan, int64_t first_channel, int64_t channels) {
+  PatchMap map;
+  for (int64_t x = 0; x < std::min(plan.patch_size, plan.width); ++x) {
+    for (int64_t c = first_channel; c < first_channel + channels; ++c) {
+      map.scale.push_back(plan.scale[c]);
+      map.bias.push_back(plan.bias[c]);
+      map.fill.push_back(plan.fill[c]);
+    }
+  }
+  return map;
+}
+
+// Repeats a patch's map over a row of them; hidden elements have a scale of 0.
+void fill_row(const PatchMap& map, const bool* hidden, int64_t elements, float* scale, float* bias) {
+  const int64_t patch = static_cast<int64_t>(map.scale.size());
+  for (int64_t begin = 0; begin < elements; begin += patch, ++hidden) {
+    const int64_t count = std::min(patch, elements - begin);
+    if (*hidden) {
+      std::fill_n(scale + begin, count, 0.0f);
+      std::copy_n(map.fill.data(), count, bias + begin);
+    } else {
+      std::copy_n(map.scale.data(), count, scale + begin);
+      std::copy_n(map.bias.data(), count, bias + begin);
     }
   }
 }
@@ -51,7 +68,8 @@ std::tuple<Tensor, Tensor> patch_mask(Tensor images, int64_t patch_size, double 
 
   const int64_t* seed = keys.const_data_ptr<int64_t>();
   bool* grids = grid.mutable_data_ptr<bool>();
-  for (int64_t n = 0; n < plan.count; ++n) hide_patches(plan, seed[n], grids + n * plan.rows * plan.columns);
+  parallel_tasks(plan.count, 0,
+                 [&](int64_t n, float*) { hide_patches(plan, seed[n], grids + n * plan.rows * plan.columns); });
 
   const Kernels& kernels = cpu_kernels();
   const char* input = static_cast<const char*>(pixels.const_data_ptr());
@@ -60,15 +78,18 @@ std::tuple<Tensor, Tensor> patch_mask(Tensor images, int64_t patch_size, double 
   const int64_t planes = plan.channels_last ? 1 : plan.channels;
   const int64_t channels = plan.channels / std::max<int64_t>(planes, 1);
   const int64_t elements = plan.width * channels;
-  parallel_tasks(plan.count * planes * plan.rows, 2 * elements, [&](int64_t task, float* scratch) {
+  const int64_t padded = (elements + 15) / 16 * 16;  // both start a cache line
+  std::vector<PatchMap> maps;
+  for (int64_t c = 0; c < planes; ++c) maps.push_back(patch_map(plan, c, channels));
+  parallel_tasks(plan.count * planes * plan.rows, 2 * padded, [&](int64_t task, float* scratch) {
     const int64_t plane = task / plan.rows, patch_row = task % plan.rows;
     const bool* grid_row = grids + (plane / planes * plan.rows + patch_row) * plan.columns;
-    fill_map(plan, grid_row, plane % planes, channels, scratch, scratch + elements);
+    fill_row(maps[plane % planes], grid_row, elements, scratch, scratch + padded);
     const int64_t end = std::min((patch_row + 1) * plan.patch_size, plan.height);
     for (int64_t y = patch_row * plan.patch_size; y < end; ++y) {
       const int64_t offset = (plane * plan.height + y) * elements;
       kernels.normalize({input + offset * static_cast<int64_t>(is_uint8 ? 1 : sizeof(float)), is_uint8, scratch,
-                         scratch + elements, result + offset, elements});
+                         scratch + padded, result + offset, elements});
     }
   });
   if (!is_uint8) output = torch::stable::to(output, dtype);

@@ -124,6 +124,9 @@ MASKMATCH_INLINE int64_t read_rows(const CrossEntropyArgs& args, int64_t image, 
     // The next tile's: the CPU does not see a pattern in short pieces of rows.
     if (args.confidence) __builtin_prefetch(args.confidence + pixel + kLanes);
     if (args.pixel_weight) __builtin_prefetch(args.pixel_weight + pixel + kLanes);
+    if (args.grad_output) __builtin_prefetch(args.grad_output + pixel + kLanes);
+    if (args.log_sum) __builtin_prefetch(args.log_sum + pixel + kLanes);
+    if (args.pixel_loss) __builtin_prefetch(args.pixel_loss + pixel + kLanes, 1);
     __builtin_prefetch(static_cast<const char*>(args.target) + (pixel + kLanes) * (args.target_is_uint8 ? 1 : 8));
     const Pixels pixels = read_pixels(args, pixel, tile);
     if (any(pixels.weight != 0.0f)) {

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from maskmatch.ops import upsample_cross_entropy
 
-REDUCTIONS = ("mean", "sum", "none")
+_NORMALIZE: dict[str, str | float] = {"mean": "all", "sum": 1.0, "none": "none"}
+REDUCTIONS = tuple(_NORMALIZE)
 
 
 class UpsampleCrossEntropyLoss(nn.Module):
@@ -45,7 +46,8 @@ class UpsampleCrossEntropyLoss(nn.Module):
         pixel_weight: Tensor | None = None,
     ) -> Tensor:
         """Logits [N, C, h, w], target uint8 or int64 [N, H, W] -> float32, a scalar or [N, H, W]."""
-        return upsample_cross_entropy(
+        weights = self.weight if self.reduction == "mean" else None
+        loss = upsample_cross_entropy(
             logits,
             target,
             confidence=confidence,
@@ -54,20 +56,16 @@ class UpsampleCrossEntropyLoss(nn.Module):
             class_weight=self.weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
-            normalize=self._normalize(target),
+            normalize=_NORMALIZE[self.reduction if weights is None else "sum"],
             align_corners=self.align_corners,
         )
+        return loss if weights is None else loss / self._total(weights.to(loss.dtype), target)
 
-    def _normalize(self, target: Tensor) -> str | float | Tensor:
-        if self.reduction == "none":
-            return "none"
-        if self.reduction == "sum":
-            return 1.0
-        if self.weight is None:
-            return "all"
+    def _total(self, weights: Tensor, target: Tensor) -> Tensor:
+        """The non-ignored pixels' class weights added up; one instead of zero, as then there is no loss to divide."""
         valid = target != self.ignore_index
-        weights = self.weight[torch.where(valid, target, 0).long()]
-        return torch.where(valid, weights, 0).sum()
+        total = torch.where(valid, weights[torch.where(valid, target, 0).long()], 0).sum()
+        return torch.where(total > 0, total, 1)
 
     def extra_repr(self) -> str:
         return (

@@ -35,6 +35,20 @@ def test_loss_keeps_its_weight_with_the_module() -> None:
     assert "ignore_index=255" in repr(loss)
 
 
+def test_the_divisor_of_half_precision_weights_does_not_overflow() -> None:
+    logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 300, 300))
+    weight = torch.tensor([1.0, 2.0, 3.0])  # sums to more than 65504
+    module = UpsampleCrossEntropyLoss(weight)
+    torch.testing.assert_close(module.half()(logits, target), UpsampleCrossEntropyLoss(weight)(logits, target))
+
+
+@pytest.mark.parametrize("wrong", [{"target": torch.full((1, 9, 9), 200)}, {"weight": torch.ones(2)}])
+def test_a_weighted_mean_checks_its_arguments_first(wrong: dict[str, torch.Tensor]) -> None:
+    given = {"weight": torch.ones(3), "target": torch.full((1, 9, 9), 2)} | wrong
+    with pytest.raises((ValueError, RuntimeError), match=r"^(target|class_weight) "):
+        UpsampleCrossEntropyLoss(given["weight"])(torch.randn(1, 3, 4, 4), given["target"])
+
+
 def test_loss_of_confident_pixels() -> None:
     logits, target = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 9, 9))
     confidence = torch.rand(1, 9, 9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,6 +111,7 @@ WRONG = [
     (label, {"flipped": [True, 2]}, TypeError, r"flipped\[1\] must be True or False"),
     (label, {"weights": [1.0, -1.0]}, ValueError, r"weights\[1\] must be finite and not negative"),
     (label, {"weights": [0.0, 0.0]}, ValueError, "must not all be zero"),
+    (label, {"average": numpy.zeros(2)}, ValueError, "average must be one of probability, logit, got array"),
     (label, {"average": "mean"}, ValueError, "average must be one of probability, logit"),
     (mask, {"images": torch.zeros(3, 20, 21)}, ValueError, "images must be"),
     (mask, {"images": torch.zeros(2, 3, 20, 21, dtype=torch.int32)}, TypeError, "images must be uint8"),

@@ -27,7 +27,6 @@ from selection import Selection
 
 from maskmatch.config import DataConfig
 from maskmatch.data import choose_loader, dali_installed, load_dataset, make_loader
-from maskmatch.ops import patch_mask
 
 COLUMNS = (
     "stream",
@@ -155,20 +154,14 @@ def _ours(stack: ExitStack, root: Path, stream: str, provider: str, cache: str, 
         saturation=0.5, hue=0.25, grayscale=0.2, workers=WORKERS, loader=provider, cache=cache,  # type: ignore[arg-type]
     )  # fmt: skip
     supervised = stream == "labeled"
-    loader = stack.enter_context(
+    return stack.enter_context(
         make_loader(
             load_dataset(config, supervised_only=supervised),
             config,
-            batch_size=BATCH,
+            global_batch=BATCH,
             seed=random.randrange(2**31),
             device=torch.device(device),
             supervised_only=supervised,
+            normalize=(MEAN, STD),
         )
     )
-
-    def normalized() -> Iterator[Any]:
-        for batch in loader:
-            views = [batch.images] if supervised else [batch.weak, batch.strong]
-            yield [patch_mask(view, CROP, mask_ratio=0.0, mean=MEAN, std=STD)[0] for view in views if view is not None]
-
-    return normalized()

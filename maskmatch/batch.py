@@ -11,7 +11,9 @@ IGNORE_INDEX = 255
 
 
 class Batch(NamedTuple):
-    """One step of one process. Images are uint8 in channels-last memory, on the training device.
+    """One step of one process. Images are in channels-last memory, on the training device.
+
+    They are uint8, or float32 where `make_loader` was told to normalise them.
 
     The unlabelled fields are None in a supervised-only run.
     """

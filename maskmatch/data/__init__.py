@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
+from collections.abc import Sequence
 
 import torch
 
@@ -17,6 +19,7 @@ from maskmatch.data.layouts import load_dataset
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
 from maskmatch.data.source import MEMORY_SHARE, Source, free_memory
 from maskmatch.data.torch_loader import TorchDecoder
+from maskmatch.data.views import Normalize
 from maskmatch.errors import UserError
 
 __all__ = [
@@ -44,25 +47,34 @@ def make_loader(
     dataset: Dataset,
     config: DataConfig,
     *,
-    batch_size: int,
+    global_batch: int,
     seed: int,
     start_step: int = 0,
     device: torch.device,
     supervised_only: bool,
     rank: int = 0,
     world_size: int = 1,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Loader:
     """An endless iterator of batches that begins with that of step `start_step`; close it after use.
 
-    A step's batch follows from the lists, `config`, `batch_size`, `seed` and the step alone. With
+    A step's batch follows from the lists, `config`, `global_batch`, `seed` and the step alone. With
     `supervised_only` the batch's last four fields are None.
 
-    `batch_size` is that of one process. The global batch of `world_size` of them is the same sequence of
-    images for every number of processes; process `rank` gets a contiguous part of it.
+    `global_batch` is the number of labelled images (and of unlabelled ones) that all `world_size` processes get
+    in a step: the same for every number of processes. Process `rank` gets a contiguous part of them, where their
+    number does not divide it one image more than others.
 
-    Raises UserError where `config.loader` is not installed; the loader raises it, naming the file, where a
-    file cannot be read.
+    Images are uint8, as `maskmatch.method` takes them. With `normalize`, a (mean, std) of three channels in units of
+    [0, 1] images, they are float32, (image / 255 - mean) / std, to be fed to a network as they are.
+
+    Raises UserError where `config.loader` is not installed, and where some process would get no image; the loader
+    raises it, naming the file, where a file cannot be read.
     """
+    if global_batch < world_size:
+        raise UserError(
+            f"global_batch: expected at least one image for each of {world_size} processes, got {global_batch}"
+        )
     size = config.crop_size
     crop = (size, size) if isinstance(size, int) else (size[0], size[1])
     name = choose_loader(config.loader, device)
@@ -74,19 +86,20 @@ def make_loader(
     if name == "dali":
         from maskmatch.data.dali_loader import DaliDecoder
 
-        images = batch_size if supervised_only else 2 * batch_size
-        decode = DaliDecoder(crop, source, batch_size=images, threads=config.workers, device=device)
+        most = math.ceil(global_batch / world_size) * (1 if supervised_only else 2)
+        decode = DaliDecoder(crop, source, batch_size=most, threads=config.workers, device=device)
     make = BatchMaker(
         dataset,
         config,
         source,
         decode,
-        batch_size=batch_size,
+        global_batch=global_batch,
         seed=seed,
         device=device,
         supervised_only=supervised_only,
         rank=rank,
         world_size=world_size,
+        normalize=Normalize(*normalize, device) if normalize else None,
     )
     return Loader(name, make, start_step=start_step, threads=config.workers)
 

@@ -23,7 +23,14 @@ from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import FileError, read_mask
 from maskmatch.data.sampling import LABELED, UNLABELED, Sample, samples_of_step
 from maskmatch.data.source import Source
-from maskmatch.data.views import Geometry, crop_mask, plan, strong_view, strong_view_on_device
+from maskmatch.data.views import (
+    Geometry,
+    Normalize,
+    crop_mask,
+    plan,
+    strong_view,
+    strong_view_on_device,
+)
 from maskmatch.errors import UserError
 
 Item = tuple[Pair, Sample]
@@ -47,23 +54,25 @@ class BatchMaker:
         source: Source,
         decode: Decoder,
         *,
-        batch_size: int,
+        global_batch: int,
         seed: int,
         device: torch.device,
         supervised_only: bool,
         rank: int,
         world_size: int,
+        normalize: Normalize | None,
     ) -> None:
         self.dataset = dataset
         self.config = config
         self.source = source
         self.decode = decode
-        self.batch_size = batch_size
+        self.global_batch = global_batch
         self.seed = seed
         self.device = device
         self.supervised_only = supervised_only
         self.rank = rank
         self.world_size = world_size
+        self.normalize = normalize
         self.broken: set[Path] = set()
 
     def __call__(self, step: int) -> Batch:
@@ -100,7 +109,8 @@ class BatchMaker:
                 valid=_valid(geometries[count:], views.shape[1:3]),
                 seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
             )
-        return Batch(*(None if tensor is None else self._on_device(tensor) for tensor in batch))  # type: ignore[arg-type]
+        batch = Batch(*(None if tensor is None else self._on_device(tensor) for tensor in batch))  # type: ignore[arg-type]
+        return _normalized(batch, self.normalize) if self.normalize else batch
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         if tensor.device.type == self.device.type:
@@ -110,7 +120,7 @@ class BatchMaker:
     def _items(self, step: int, stream: int, pairs: Sequence[Pair]) -> list[Item]:
         samples = samples_of_step(
             step,
-            batch_size=self.batch_size,
+            global_batch=self.global_batch,
             length=len(pairs),
             seed=self.seed,
             stream=stream,
@@ -154,8 +164,9 @@ class BatchMaker:
             return None
         crop = self.config.crop_size
         height, width = (crop, crop) if isinstance(crop, int) else crop
-        truth = np.full((self.batch_size, height, width), IGNORE_INDEX, np.uint8)
-        for (pair, sample), out in zip(self._items(step, UNLABELED, self.dataset.unlabeled), truth, strict=True):
+        items = self._items(step, UNLABELED, self.dataset.unlabeled)
+        truth = np.full((len(items), height, width), IGNORE_INDEX, np.uint8)
+        for (pair, sample), out in zip(items, truth, strict=True):
             path = self.dataset.truth.get(pair.image)
             if path is not None and path.is_file():
                 with contextlib.suppress(FileError):
@@ -190,6 +201,11 @@ def _valid(geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
 def _channels_first(views: Tensor) -> Tensor:
     """[N, H, W, 3] -> [N, 3, H, W] in channels-last memory, without a copy."""
     return views.permute(0, 3, 1, 2)
+
+
+def _normalized(batch: Batch, normalize: Normalize) -> Batch:
+    images = {name: getattr(batch, name) for name in ("images", "weak", "strong")}
+    return batch._replace(**{name: normalize(views) for name, views in images.items() if views is not None})
 
 
 class Loader(Iterator[Batch]):

@@ -37,7 +37,7 @@ class Sample:
 def samples_of_step(
     step: int,
     *,
-    batch_size: int,
+    global_batch: int,
     length: int,
     seed: int,
     stream: int,
@@ -47,12 +47,13 @@ def samples_of_step(
 ) -> list[Sample]:
     """Part `rank` of the step's global batch.
 
-    The stream is one endless sequence, a global batch its next `world_size * batch_size` samples, and a
-    process takes a contiguous part of it: the processes together show the same whatever their number is.
+    The stream is one endless sequence, a global batch its next `global_batch` samples, and a process takes a
+    contiguous part of it, if need be one sample more than another: the processes together show the same
+    whatever their number is.
     """
     samples = []
-    first = (step * world_size + rank) * batch_size
-    for position in range(first, first + batch_size):
+    first, end = (step * global_batch + part * global_batch // world_size for part in (rank, rank + 1))
+    for position in range(first, end):
         epoch, place = divmod(position, length)
         index = int(epoch_order(seed, stream, epoch, length)[place])
         samples.append(draw_sample(index, epoch, seed=seed, stream=stream, config=config))

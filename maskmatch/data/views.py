@@ -6,15 +6,20 @@ Image arrays are uint8 [H, W, 3] RGB, masks uint8 [H, W].
 from __future__ import annotations
 
 import math
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.data.sampling import Sample
+from maskmatch.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class Window:
         """How much of the image, from its start, the crop's pixels and their antialias filters see."""
         factor = self.length / self.resized
         return min(self.length, math.ceil((self.start + self.size + 1) * factor) + 1)
+
+    @property
+    def scale(self) -> float:
+        """resized / length, rounded up, so that `length * scale` does not fall short of `resized`."""
+        return math.nextafter(self.resized / self.length, math.inf)
 
     def nearest(self) -> np.ndarray:
         """The pixel of the image that lies under the centre of each pixel of the crop."""
@@ -112,9 +122,8 @@ def _shrink(image: np.ndarray, rows: Window, columns: Window) -> np.ndarray:
     used = image[: rows.reach, : columns.reach]
     size = (rows.start + rows.size, columns.start + columns.size)
     pixels = torch.from_numpy(used).permute(2, 0, 1)[None]
-    scale = (rows.resized / rows.length, columns.resized / columns.length)
-    resized = torch.ops.aten._upsample_bilinear2d_aa(pixels, size, False, *scale)
-    return resized[0, :, rows.start :, columns.start :].permute(1, 2, 0).numpy()
+    resized = F.interpolate(pixels, scale_factor=(rows.scale, columns.scale), mode="bilinear", antialias=True)
+    return resized[0, :, rows.start : size[0], columns.start : size[1]].permute(1, 2, 0).numpy()
 
 
 def crop_mask(mask: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
@@ -153,6 +162,39 @@ def strong_view_on_device(image: Tensor, sample: Sample) -> Tensor:
     return image.permute(1, 2, 0)
 
 
+class Normalize:
+    """uint8 [N, 3, H, W] images -> (image / 255 - mean) / std, float32, in channels-last memory on their device."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise UserError(f"normalize: expected mean and std of three channels, std above 0, got {mean} and {std}")
+        self.mean, self.std = (torch.tensor(values, device=device) * 255 for values in (mean, std))
+        shifted = np.arange(256)[:, None] - 255 * np.array(mean)
+        self._free: defaultdict[tuple[int, ...], deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=16))
+        self.table = (shifted / (255 * np.array(std))).astype(np.float32)[None]  # [1, 256, 3]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise `images`, which are in channels-last memory."""
+        views = images.permute(0, 2, 3, 1)
+        if views.is_cuda:
+            return ((views - self.mean) / self.std).permute(0, 3, 1, 2)
+        # Looked up by OpenCV: torch would start a team of threads for each of the loader's.
+        found = self._empty(views.shape)
+        cv2.LUT(views.flatten(0, 1).numpy(), self.table, dst=found.reshape(-1, *found.shape[2:]))
+        return torch.from_numpy(found).permute(0, 3, 1, 2)
+
+    def _empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A float32 array on the memory of one that nobody holds any more: new pages take as long as filling them."""
+        free = self._free[shape]
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = np.empty(shape, np.float32)
+        array = memory.view()
+        weakref.finalize(array, free.append, memory)
+        return array
+
+
 def _blur_size(sigma: float) -> int:
     """Side of a Gaussian kernel that reaches three sigmas."""
     return 2 * math.ceil(3 * sigma) + 1
@@ -167,8 +209,7 @@ def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
     mean = cv2.mean(_gray(image))[0]
-    ramp = np.arange(256, dtype=np.float32)
-    return cv2.LUT(image, (factor * ramp + (1 - factor) * mean).round().clip(0, 255).astype(np.uint8))
+    return cv2.addWeighted(image, factor, image, 0, (1 - factor) * mean)
 
 
 def _saturation(image: np.ndarray, factor: float) -> np.ndarray:

@@ -228,7 +228,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     loader = make_loader(
         dataset,
         config.data,
-        batch_size=config.train.batch_size,
+        global_batch=config.train.batch_size * world.size,
         seed=config.train.seed,
         start_step=(state.step if state else 0) * config.train.accumulate,
         device=device,

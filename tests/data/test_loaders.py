@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,29 +31,31 @@ def open_loader(
     config: DataConfig,
     name: str,
     *,
-    batch_size: int = 4,
+    global_batch: int = 4,
     seed: int = 0,
     start_step: int = 0,
     supervised_only: bool = False,
     device: torch.device = CPU,
     rank: int = 0,
     world_size: int = 1,
+    normalize: tuple[list[float], list[float]] | None = None,
 ) -> Loader:
     config = dataclasses.replace(config, loader=name)
     return make_loader(
         load_dataset(config, supervised_only=supervised_only),
         config,
-        batch_size=batch_size,
+        global_batch=global_batch,
         seed=seed,
         start_step=start_step,
         device=device,
         supervised_only=supervised_only,
         rank=rank,
         world_size=world_size,
+        normalize=normalize,
     )
 
 
-def take(config: DataConfig, name: str, steps: int, **options: int | bool) -> list[Batch]:
+def take(config: DataConfig, name: str, steps: int, **options: Any) -> list[Batch]:
     with open_loader(config, name, **options) as loader:
         return [next(loader) for _ in range(steps)]
 
@@ -87,7 +90,7 @@ def test_padding_is_marked(folder: DataConfig, name: str) -> None:
     config = dataclasses.replace(folder, crop_size=160, scale_range=(0.5, 0.5))
     (batch,) = take(config, name, 1)
     sizes = [(round((40 + 3 * i) / 2), round((70 - 2 * i) / 2)) for i in range(3, 10)]
-    samples = samples_of_step(0, batch_size=4, length=7, seed=0, stream=UNLABELED, config=config)
+    samples = samples_of_step(0, global_batch=4, length=7, seed=0, stream=UNLABELED, config=config)
     for valid, sample in zip(batch.valid, samples, strict=True):  # type: ignore[arg-type]
         height, width = sizes[sample.index]
         expected = torch.zeros(160, 160, dtype=torch.bool)
@@ -146,10 +149,37 @@ def test_resuming_equals_continuing(folder: DataConfig, name: str) -> None:
     assert not equal(whole[0], take(folder, name, 1, seed=6)[0])
 
 
-def test_processes_together_show_what_one_shows(folder: DataConfig) -> None:
-    parts = [take(folder, "torch", 3, batch_size=2, rank=rank, world_size=3) for rank in range(3)]
-    for whole, *shards in zip(take(folder, "torch", 3, batch_size=6), *parts, strict=True):
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("global_batch", [6, 4])
+def test_processes_together_show_what_one_shows(folder: DataConfig, name: str, global_batch: int) -> None:
+    """Also where they do not divide the global batch."""
+    parts = [take(folder, name, 3, global_batch=global_batch, rank=rank, world_size=3) for rank in range(3)]
+    assert [len(batches[0].images) for batches in parts] == ([2, 2, 2] if global_batch == 6 else [1, 1, 2])
+    for whole, *shards in zip(take(folder, name, 3, global_batch=global_batch), *parts, strict=True):
         assert equal(whole, Batch(*(torch.cat(tensors) for tensors in zip(*shards, strict=True))))
+
+
+def test_every_process_needs_an_image(folder: DataConfig) -> None:
+    with pytest.raises(UserError, match="global_batch: expected at least one image for each of 5 processes, got 4"):
+        open_loader(folder, "torch", rank=4, world_size=5)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_normalized_output(folder: DataConfig, name: str) -> None:
+    normalize = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in normalize)
+    for plain, batch in zip(take(folder, name, 3), take(folder, name, 3, normalize=normalize), strict=True):
+        for images, expected in zip(
+            (batch.images, batch.weak, batch.strong), (plain.images, plain.weak, plain.strong), strict=True
+        ):
+            assert images is not None and expected is not None
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(images, (expected / 255 - mean) / std)
+        assert torch.equal(batch.target, plain.target)
+    (batch,) = take(folder, name, 1, normalize=normalize, supervised_only=True)
+    assert batch.images.dtype == torch.float32 and batch.weak is None
+    with pytest.raises(UserError, match="normalize: expected mean and std of three channels"):
+        open_loader(folder, name, normalize=([0.5], [0.0]))
 
 
 def test_workers_do_not_change_the_batches(folder: DataConfig) -> None:
@@ -159,13 +189,16 @@ def test_workers_do_not_change_the_batches(folder: DataConfig) -> None:
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_a_batch_that_is_held_stays(folder: DataConfig, name: str) -> None:
-    with open_loader(folder, name) as loader:
-        held = next(loader)
-        copy = Batch(*(tensor.clone() for tensor in held))  # type: ignore[union-attr]
+@pytest.mark.parametrize("normalize", [None, ([0.5] * 3, [0.5] * 3)])
+def test_a_batch_that_is_held_stays(folder: DataConfig, name: str, normalize: Any) -> None:
+    """Also where only a part of one of its tensors is held."""
+    with open_loader(folder, name, normalize=normalize) as loader:
+        held, part = next(loader), next(loader).images[1, 2]
+        copy, copied_part = Batch(*(tensor.clone() for tensor in held)), part.clone()  # type: ignore[union-attr]
         for _ in range(12):
             next(loader)
         assert equal(held, copy)
+        assert torch.equal(part, copied_part)
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -335,3 +368,15 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(folder: DataConfig, name: str, ca
             assert all(tensor is not None and tensor.device.type == "cuda" for tensor in ours)
             moved = Batch(*(None if tensor is None else tensor.cpu() for tensor in ours))  # type: ignore[arg-type]
             near(moved, theirs, strong=3.0)
+
+
+@pytest.mark.gpu
+def test_normalized_output_on_a_gpu(folder: DataConfig) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    normalize, device = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]), torch.device("cuda")
+    (plain,) = take(folder, "torch", 1, device=device)
+    (batch,) = take(folder, "torch", 1, device=device, normalize=normalize)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in normalize)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(batch.strong, (plain.strong / 255 - mean) / std)  # type: ignore[operator]

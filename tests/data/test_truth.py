@@ -13,7 +13,7 @@ from maskmatch.data import load_dataset, make_loader
 def first_batch(config):
     """With its true classes and its images."""
     dataset = load_dataset(config, supervised_only=False)
-    options = {"batch_size": 7, "seed": 0, "device": torch.device("cpu"), "supervised_only": False}
+    options = {"global_batch": 7, "seed": 0, "device": torch.device("cpu"), "supervised_only": False}
     with make_loader(dataset, config, **options) as loader:
         return next(loader), loader.truth(0), loader.images(0, labeled=False)
 
@@ -52,6 +52,6 @@ def test_without_masks_there_is_none(folder):
     dataset = dataclasses.replace(load_dataset(folder, supervised_only=False), truth={})
     config = dataclasses.replace(folder, loader="torch")
     with make_loader(
-        dataset, config, batch_size=2, seed=0, device=torch.device("cpu"), supervised_only=False
+        dataset, config, global_batch=2, seed=0, device=torch.device("cpu"), supervised_only=False
     ) as loader:
         assert loader.truth(0) is None

@@ -136,6 +136,13 @@ def _coco(config: DataConfig, wanted: Wanted) -> Dataset:
 
     images = sorted(root.glob("val2017/*.jpg")) or sorted(root.glob("images/val2017/*.jpg"))
     parts = _parts(config, root, wanted, find, found=_default_val(config, images, find, root))
+    polygons = next(root.glob("annotations/*.json"), None)
+    drawn = (root / "masks").exists() or all(pair.mask and pair.mask.is_file() for pair in parts["labeled"])
+    if polygons and not drawn:
+        raise UserError(
+            "data.root: expected COCO's masks as index PNGs in masks/, got annotations in JSON alone "
+            f"(docs/data.md says how to draw them): {polygons}"
+        )
     return _dataset(config, root, parts, classes.COCO, voc_palette(len(classes.COCO)))
 
 

@@ -98,6 +98,19 @@ def test_coco(tmp_path: Path, save: tuple, images: str, masks: str) -> None:
         check_dataset(dataset, supervised_only=False)
 
 
+def test_coco_with_its_own_annotations_alone(tmp_path: Path, save: tuple) -> None:
+    save[0](tmp_path / "train2017/000000283213.jpg", 20, 30)
+    polygons = tmp_path / "annotations/instances_train2017.json"
+    polygons.parent.mkdir()
+    polygons.write_text("{}")
+    listed = str(write(tmp_path / "list.txt", "000000283213"))
+    config = DataConfig(name="coco", root=str(tmp_path), labeled=listed, unlabeled=listed, val=listed)
+    with pytest.raises(UserError, match=rf"index PNGs in masks/, got annotations in JSON alone .*: {polygons}"):
+        load_dataset(config, supervised_only=False)
+    save[1](tmp_path / "masks/000000283213.png", np.zeros((20, 30)), False)
+    load_dataset(config, supervised_only=False)
+
+
 def test_ade20k(tmp_path: Path, save: tuple) -> None:
     for part, name in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
         save[0](tmp_path / f"images/{part}/{name}.jpg", 20, 30)

@@ -232,7 +232,12 @@ def validate(config: Config) -> None:
         *((f"data.{name}", getattr(data, name), 0 <= getattr(data, name) <= 1, unit) for name in _PROBABILITIES),
         *((f"data.{name}", getattr(data, name), getattr(data, name) >= 0, "at least 0") for name in _STRENGTHS),
         ("data.hue", data.hue, 0 <= data.hue <= 0.5, "a number from 0 to 0.5"),
-        ("data.num_classes", data.num_classes, 1 <= (data.num_classes or 1) <= 255, "a number from 1 to 255"),
+        (
+            "data.num_classes",
+            data.num_classes,
+            data.num_classes is None or 1 <= data.num_classes <= 255,
+            "a number from 1 to 255",
+        ),
         ("data.workers", data.workers, data.workers >= 1, "at least 1"),
         ("method.threshold", method.threshold, 0 <= method.threshold <= 1, unit),
         ("method.mask_ratio", method.mask_ratio, 0 <= method.mask_ratio <= 1, unit),

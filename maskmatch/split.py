@@ -69,12 +69,12 @@ def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, se
     chosen = choose(shown, count - held_out, order, seed)
     rest = [i for i in range(len(pool)) if i not in set(chosen)]
     kept_out = sorted(rest[i] for i in spread(len(rest), held_out, order, seed)[:held_out])
-    elsewhere = {pair.image for pair in dataset.val + dataset.test}
-    taken = {*chosen, *kept_out}
-    others = [pair for i, pair in enumerate(pool) if i not in taken] + list(dataset.unlabeled)
+    labeled_pairs, val_pairs = ([pool[i] for i in part] for part in (chosen, kept_out))
+    elsewhere = {pair.image for pair in (*labeled_pairs, *val_pairs, *dataset.val, *dataset.test)}
+    others = [*pool, *dataset.unlabeled]
     unlabeled = {pair.image: pair for pair in reversed(others) if pair.image not in elsewhere}
-    parts = {"labeled": [pool[i] for i in chosen], "unlabeled": list(unlabeled.values())[::-1]}
-    return parts | ({"val": [pool[i] for i in kept_out]} if held_out else {})
+    parts = {"labeled": labeled_pairs, "unlabeled": list(unlabeled.values())[::-1]}
+    return parts | ({"val": val_pairs} if held_out else {})
 
 
 def _classes_shown(dataset: Dataset) -> np.ndarray:

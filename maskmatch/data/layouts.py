@@ -61,8 +61,6 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
         listed = {pair.image for part in find_lists(config, root) for pair in parts[part]}
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
     colors = read_palette(parts["labeled"][0].mask)
-    if config.mask_values and isinstance(config.mask_values[0], list):
-        colors = np.array(config.mask_values, np.uint8)
     palette = colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names))
     return _dataset(config, root, parts, names, palette)
 
@@ -179,12 +177,13 @@ def _dataset(
     palette: np.ndarray,
     table: np.ndarray | None = None,
 ) -> Dataset:
+    table = mask_table.configured(config, mask_table.identity() if table is None else table)
     return Dataset(
         name=config.name,
         root=root,
         class_names=_class_names(config, names),
-        palette=_palette(config, palette),
-        mask_table=mask_table.configured(config, mask_table.identity() if table is None else table),
+        palette=_palette(config, palette),  # relies on the table's checks
+        mask_table=table,
         labeled=parts["labeled"],
         unlabeled=tuple(Pair(pair.image, None) for pair in parts["unlabeled"]),
         val=parts["val"],
@@ -286,8 +285,11 @@ def _class_names(config: DataConfig, known: Sequence[str]) -> tuple[str, ...]:
 
 
 def _palette(config: DataConfig, known: np.ndarray) -> np.ndarray:
-    """The user's colours, else the layout's, uint8 [C, 3]."""
-    return known if config.palette is None else parse_palette(config.palette, len(known))
+    """The user's colours, else those that masks store, else the layout's, uint8 [C, 3]."""
+    if config.palette is not None:
+        return parse_palette(config.palette, len(known))
+    colored = config.mask_values and isinstance(config.mask_values[0], list)
+    return np.array(config.mask_values, np.uint8) if colored else known
 
 
 def _classes_file(path: Path) -> list[str] | None:

@@ -76,8 +76,8 @@ def _encoded(values: Sequence[Value], option: str) -> list[int]:
     """Numbers as they are, colours as `files.read_stored_mask` packs them."""
     codes = []
     for value in values:
-        parts, limit = (value, 256) if isinstance(value, list) else ([value], 2**16)
-        if len(parts) not in (1, 3) or not all(0 <= part < limit for part in parts):
+        parts, count, limit = (value, 3, 256) if isinstance(value, list) else ([value], 1, 2**16)
+        if len(parts) != count or not all(0 <= part < limit for part in parts):
             raise UserError(f"{option}: expected numbers from 0 to 65535 or colours [r, g, b], got {value}")
-        codes.append(parts[0] if len(parts) == 1 else parts[0] << 16 | parts[1] << 8 | parts[2])
+        codes.append(parts[0] if count == 1 else parts[0] << 16 | parts[1] << 8 | parts[2])
     return codes

@@ -154,6 +154,7 @@ def test_classes_counted_from_one(tmp_path: Path) -> None:
         ([0, 0], None, "each value once"),
         ([0, 70000], None, "from 0 to 65535"),
         ([0, [1, 2, 3]], None, "all numbers or all colours"),
+        ([[1], [2]], None, r"colours \[r, g, b\]"),
         ([[1, 2]], None, r"colours \[r, g, b\]"),
         ([[1, 2, 300]], None, r"colours \[r, g, b\]"),
         ([0, 1], [1], "each value once"),

@@ -206,6 +206,13 @@ def test_cityscapes_without_validation_images(tmp_path: Path, save: tuple) -> No
     assert len(load_dataset(with_list, supervised_only=False).val) == 2
 
 
+def test_the_colours_of_masks_are_those_of_the_classes(folder: DataConfig) -> None:
+    colors: list[int | list[int]] = [[0, 0, 0], [0, 255, 0], [255, 0, 0], [9, 9, 9]]
+    assert load_dataset(change(folder, mask_values=colors), supervised_only=False).palette.tolist() == colors
+    with pytest.raises(UserError, match=r"data\.mask_values: expected .* colours \[r, g, b\], got \[9, 9\]"):
+        load_dataset(change(folder, mask_values=[*colors[:3], [9, 9]]), supervised_only=False)
+
+
 def test_a_palette_of_ones_own():
     colors = ["red", "#00ff00", "#00f", "#010203", "white", "black"]
     palette = load_dataset(DataConfig(palette=colors), supervised_only=False).palette

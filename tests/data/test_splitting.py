@@ -108,3 +108,11 @@ def test_a_broken_mask_is_named(labelled_folder: Path, capsys: pytest.CaptureFix
     assert main([*data, "--labeled", "4"]) == 2
     assert str(path) in capsys.readouterr().err
     assert not (labelled_folder / "splits").exists()
+
+
+def test_no_chosen_image_is_unlabelled(labelled_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Also where the unlabelled list holds every image."""
+    data = ["--data.name", "folder", "--data.root", str(labelled_folder), "--data.num_classes", "3"]
+    lists = ["--data.labeled", "images/**/0*", "--data.unlabeled", "images/**/*"]
+    assert main([*data, *lists, "--labeled", "6", "--val", "2"]) == 0
+    assert "4 labeled, 29 unlabeled, 2 val images" in capsys.readouterr().out

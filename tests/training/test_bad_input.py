@@ -36,6 +36,7 @@ def fails(capsys, *options):
         (["--method.mask_ratio", "1.2"], "method.mask_ratio must be a number from 0 to 1, got 1.2"),
         (["--method.threshold", "-0.1"], "method.threshold must be a number from 0 to 1, got -0.1"),
         (["--method.scales", "[]"], "method.scales must be a list of positive numbers, got []"),
+        (["--data.num_classes", "0"], "data.num_classes must be a number from 1 to 255, got 0"),
         (["--data.crop_size", "0"], "data.crop_size must be positive, got 0"),
         (["--data.crop_size", "-64,64"], "data.crop_size"),
         (["--data.crop_size", "wide"], "data.crop_size: expected int or tuple, got wide"),

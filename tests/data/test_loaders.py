@@ -60,8 +60,13 @@ def take(config: DataConfig, name: str, steps: int, **options: Any) -> list[Batc
         return [next(loader) for _ in range(steps)]
 
 
+def delivered(batch: Batch) -> tuple[torch.Tensor, ...]:
+    """The fields that a loader fills in for a whole batch."""
+    return batch[:6]  # type: ignore[return-value]
+
+
 def equal(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    return all(torch.equal(x, y) for x, y in zip(delivered(a), delivered(b), strict=True))
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -156,7 +161,7 @@ def test_processes_together_show_what_one_shows(folder: DataConfig, name: str, g
     parts = [take(folder, name, 3, global_batch=global_batch, rank=rank, world_size=3) for rank in range(3)]
     assert [len(batches[0].images) for batches in parts] == ([2, 2, 2] if global_batch == 6 else [1, 1, 2])
     for whole, *shards in zip(take(folder, name, 3, global_batch=global_batch), *parts, strict=True):
-        assert equal(whole, Batch(*(torch.cat(tensors) for tensors in zip(*shards, strict=True))))
+        assert equal(whole, Batch(*(torch.cat(tensors) for tensors in zip(*map(delivered, shards), strict=True))))
 
 
 def test_every_process_needs_an_image(folder: DataConfig) -> None:
@@ -194,7 +199,7 @@ def test_a_batch_that_is_held_stays(folder: DataConfig, name: str, normalize: An
     """Also where only a part of one of its tensors is held."""
     with open_loader(folder, name, normalize=normalize) as loader:
         held, part = next(loader), next(loader).images[1, 2]
-        copy, copied_part = Batch(*(tensor.clone() for tensor in held)), part.clone()  # type: ignore[union-attr]
+        copy, copied_part = Batch(*(tensor.clone() for tensor in delivered(held))), part.clone()
         for _ in range(12):
             next(loader)
         assert equal(held, copy)
@@ -207,7 +212,7 @@ def test_supervised_only(folder: DataConfig, name: str) -> None:
     (full,) = take(folder, name, 1)
     assert torch.equal(batch.images, full.images)
     assert torch.equal(batch.target, full.target)
-    assert batch[2:] == (None, None, None, None)
+    assert not any(tensor is not None for tensor in batch[2:])
 
 
 def test_the_strong_view_shows_the_same_place(folder: DataConfig) -> None:
@@ -365,8 +370,8 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(folder: DataConfig, name: str, ca
     with open_loader(config, name, device=device) as on_gpu, open_loader(config, name) as on_cpu:
         for _ in range(5):
             ours, theirs = next(on_gpu), next(on_cpu)
-            assert all(tensor is not None and tensor.device.type == "cuda" for tensor in ours)
-            moved = Batch(*(None if tensor is None else tensor.cpu() for tensor in ours))  # type: ignore[arg-type]
+            assert all(tensor.device.type == "cuda" for tensor in delivered(ours))
+            moved = Batch(*(tensor.cpu() for tensor in delivered(ours)))
             near(moved, theirs, strong=3.0)
 
 

@@ -62,6 +62,11 @@ ABLATIONS = (
     Arm("scales-2", "scales of the teacher", "1, 1.5", ("--method.scales", "[1.0, 1.5]")),
     Arm("scales-3", "scales of the teacher", "0.75, 1, 1.5", ("--method.scales", "[0.75, 1.0, 1.5]")),
     *_varied("average over the scales", "average", "average", ("probability", "logit")),
+    Arm("class-tau", "against lost classes", "a threshold for each class", ("--method.class_thresholds", "true")),
+    Arm(
+        "consistency-class-tau", "against lost classes", "the same, consistency alone",
+        (*CONSISTENCY, "--method.class_thresholds", "true"),
+    ),
     *_varied("threshold", "threshold", "threshold", (0.7, 0.8, 0.9, 0.95)),
 )  # fmt: skip
 

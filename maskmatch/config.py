@@ -111,6 +111,8 @@ class MethodConfig:
     """Weight of L_r after the ramp."""
     threshold: float = 0.95
     """Confidence that a pseudo-label needs to count, tau."""
+    class_thresholds: bool = False
+    """A threshold for each class, lower where the teacher is less sure of the class, so that none is lost."""
     lambda_u: float = 1.0
     """Weight of L_u after the ramp."""
     lambda_m: float = 0.2

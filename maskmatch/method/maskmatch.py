@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
+from maskmatch.method.class_thresholds import ClassThresholds
 from maskmatch.method.cutmix import cutmix_boxes, mix
 from maskmatch.method.reconstruction import CHANNELS, reconstruction_loss
 from maskmatch.method.supervised import SupervisedLoss
@@ -74,6 +75,7 @@ class MaskMatch:
         size_multiple, min_size: image sizes must be multiples of the one and at least the other; the teacher's
             scales are rounded accordingly.
         align_corners: how the network's logits are to be upsampled.
+        num_classes: C; `config.class_thresholds` needs it.
         leaves_out_hidden: whether the network's forward takes `hidden`, a pair of the patch grid and the number of
             visible patches, and encodes those alone (`Student.token_size`); images are then made of whole patches.
     """
@@ -87,8 +89,11 @@ class MaskMatch:
         size_multiple: int = 1,
         min_size: int = 1,
         align_corners: bool = False,
+        num_classes: int | None = None,
         leaves_out_hidden: bool = False,
     ) -> None:
+        if config.class_thresholds and num_classes is None:
+            raise ValueError("class_thresholds needs num_classes, got None")
         self.config = config
         self.mean = tuple(mean)
         self.std = tuple(std)
@@ -96,6 +101,7 @@ class MaskMatch:
         self.min_size = min_size
         self.align_corners = align_corners
         self.leaves_out_hidden = leaves_out_hidden
+        self.class_thresholds = ClassThresholds(num_classes) if config.class_thresholds and num_classes else None
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
@@ -108,6 +114,8 @@ class MaskMatch:
             branch = self.branch(name, batch, pseudo)
             (logits,) = self.logits(student, [branch])
             losses[name] = self.loss(logits, branch, divisors[name])
+        if pseudo and self.class_thresholds:
+            self.class_thresholds.update()
         total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
         return Losses(total, **losses)
 
@@ -162,7 +170,7 @@ class MaskMatch:
     @torch.no_grad()
     def pseudo_labels(self, teacher: Callable[[Tensor], Tensor], batch: Batch) -> PseudoLabels:
         """The teacher's labels of the weak views, averaged over the scales."""
-        return self.combine([teacher(view) for view in self.scaled_views(batch)], batch)
+        return self.adapted(self.combine([teacher(view) for view in self.scaled_views(batch)], batch))
 
     def scaled_views(self, batch: Batch) -> list[Tensor]:
         """What the teacher sees: the normalised weak views at each scale, float32 [M, 3, h, w]."""
@@ -176,6 +184,12 @@ class MaskMatch:
             logits, valid.shape[1:], average=self.config.average, align_corners=self.align_corners
         )
         return PseudoLabels(label.masked_fill(~valid, IGNORE_INDEX), confidence)
+
+    def adapted(self, pseudo: PseudoLabels) -> PseudoLabels:
+        """With `class_thresholds`, confidences relative to how sure the teacher is of each class."""
+        if self.class_thresholds is None:
+            return pseudo
+        return PseudoLabels(pseudo.label, self.class_thresholds.relative(*pseudo))
 
     def branch(self, name: str, batch: Batch, pseudo: PseudoLabels | None) -> Branch:
         """The branch that `name`, one of BRANCHES, stands for; `pseudo` is for the unlabelled ones."""

@@ -41,6 +41,7 @@ def make_method(config: MethodConfig, student: Student, num_classes: int) -> Mas
         size_multiple=student.size_multiple,
         min_size=student.min_size,
         align_corners=student.align_corners,
+        num_classes=num_classes,
         leaves_out_hidden=student.token_size is not None,
     )
 
@@ -156,6 +157,8 @@ class TrainStep:
         with self.phases("EMA"):
             self.world.average_statistics(self.network)
             self.teacher.update(self.network, step)
+        if len(weights) > 1 and self.method.class_thresholds:
+            self.method.class_thresholds.update(self.world.sum)
         return dict(zip(names, torch.where(good, values, torch.nan), strict=True))
 
     def find_fault(self, batches: Sequence[Batch], step: int) -> tuple[str, str] | None:
@@ -203,7 +206,7 @@ class TrainStep:
         with self.phases("teacher"), self.autocast():
             logits = [self._teacher(view) for view in views]
         with self.phases("loss"):
-            return self.method.combine(logits, batch)
+            return self.method.adapted(self.method.combine(logits, batch))
 
     def _losses(
         self,

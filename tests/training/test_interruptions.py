@@ -14,7 +14,16 @@ from maskmatch.cli import EXIT_STOPPED, parse_train
 from maskmatch.signals import ECHO_SECONDS, StopError, StopSignal
 from maskmatch.training import train as train_in_python
 
-STEPS = ["--train.steps", 8, "--train.checkpoint_every", 3, "--train.validate_every", 4]
+STEPS = [
+    "--train.steps",
+    8,
+    "--train.checkpoint_every",
+    3,
+    "--train.validate_every",
+    4,
+    "--method.class_thresholds",
+    "true",
+]
 KILLS = int(os.environ.get("MASKMATCH_TEST_KILLS", "2"))
 
 

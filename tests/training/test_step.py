@@ -128,8 +128,13 @@ class NothingIsRead(TorchDispatchMode):
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(
     "method",
-    [{}, {"region": "visible"}, {"ohem": 0.5, "class_weights": [1.0, 2.0, 1.0, 1.0]}, {"masking": "block"}],
-    ids=["plain", "region", "OHEM", "blocks"],
+    [
+        {},
+        {"region": "visible"},
+        {"ohem": 0.5, "class_weights": [1.0, 2.0, 1.0, 1.0]},
+        {"masking": "block", "class_thresholds": True},
+    ],
+    ids=["plain", "region", "OHEM", "blocks and class thresholds"],
 )
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_step_reads_nothing_from_the_device(fused, method, precision):
@@ -138,7 +143,11 @@ def test_a_step_reads_nothing_from_the_device(fused, method, precision):
     config = MethodConfig(warmup_steps=0, ramp_steps=0, **method)
     train = TrainConfig(steps=10, precision=precision)
     step = TrainStep(
-        network, teacher, MaskMatch(config, size_multiple=4), train, counter=PseudoLabelCounter(4, 0.5, "cpu")
+        network,
+        teacher,
+        MaskMatch(config, size_multiple=4, num_classes=4),
+        train,
+        counter=PseudoLabelCounter(4, 0.5, "cpu"),
     )
     with nullcontext() if fused else use_backend("reference"):
         batches = [make_batch(), make_batch()]

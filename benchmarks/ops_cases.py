@@ -159,17 +159,18 @@ def pseudo_label(shape: Shape, trained: bool, device: str) -> Case:
     count, classes, size = shape
     scales = trained_logits(shape, 8, SCALES, device)[0] if trained else _logits(shape, 8, SCALES, device)
 
-    def error(result: tuple[Tensor, Tensor]) -> float:
+    @cache
+    def exact() -> Tensor:
         with use_backend("reference"):
-            _, exact = multiscale_pseudo_label([scale.double() for scale in scales], (size, size))
-        return relative_error(result[1], exact.double())
+            return multiscale_pseudo_label([scale.double() for scale in scales], (size, size))[1].double()
 
     pixels = count * size * size
     return Case(
         "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8",
         "trained network" if trained else "random logits",
         lambda: baselines.pseudo_label(scales, (size, size)), lambda: multiscale_pseudo_label(scales, (size, size)),
-        error, exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
+        lambda result: relative_error(result[1], exact()),
+        exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
     )  # fmt: skip
 
 
@@ -194,11 +195,16 @@ def loss(
     logits.requires_grad_()
     small = target.to(torch.uint8)
 
-    def error(result: Tensor) -> float:
-        exact = logits.detach().double().requires_grad_()
+    @cache
+    def exact() -> tuple[Tensor, Tensor]:
+        precise = logits.detach().double().requires_grad_()
         with use_backend("reference"):
-            value = upsample_cross_entropy(exact, small, confidence=confidence, threshold=THRESHOLD)
-        return relative_error(result, value.detach() if result.ndim == 0 else torch.autograd.grad(value, exact)[0])
+            value = upsample_cross_entropy(precise, small, confidence=confidence, threshold=THRESHOLD)
+        return value.detach(), torch.autograd.grad(value, precise)[0]
+
+    def error(result: Tensor) -> float:
+        value, gradient = exact()
+        return relative_error(result, gradient if result.ndim else value)
 
     pixels = count * size * size
     return Case(
@@ -228,16 +234,18 @@ def ohem(shape: Shape, device: str) -> Case:
         hard = (pixels >= lowest).float()
         return upsample_cross_entropy(logits, small, pixel_weight=hard, normalize=float(hardest))
 
-    def error(gradient: Tensor) -> float:
-        exact = logits.detach().double().requires_grad_()
+    @cache
+    def exact() -> Tensor:
+        precise = logits.detach().double().requires_grad_()
         with use_backend("reference"):
-            pixels = upsample_cross_entropy(exact, small, normalize="none").flatten()
-        return relative_error(gradient, torch.autograd.grad(pixels.topk(hardest).values.mean(), exact)[0])
+            pixels = upsample_cross_entropy(precise, small, normalize="none").flatten()
+        return torch.autograd.grad(pixels.topk(hardest).values.mean(), precise)[0]
 
     pixels = count * size * size
     return Case(
         "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/8", "OHEM on the per-pixel loss", eager, fused,
-        error, exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 4, leaf=logits, modes=("both",),
+        lambda gradient: relative_error(gradient, exact()),
+        exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 4, leaf=logits, modes=("both",),
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ COLUMNS = (
     *(f"{name.replace(' ', '_')}_ms" for name in PHASES),
 )
 BLOCK = 10  # steps a measurement, one of which is logged
-ROUNDS = {"builtin": 9, "camvid": 5}
+ROUNDS = {"builtin": 7, "camvid": 3}
 CONFIGS: dict[str, list[str]] = {
     "builtin": [],
     "camvid": ["--config", str(Path(__file__).parents[1] / "configs" / "camvid.yaml")],

@@ -6,10 +6,11 @@ import contextlib
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.layers import padding
@@ -55,7 +56,11 @@ def write(model: TrainedModel, kind: Format, path: Path) -> None:
         return
     with _quiet():
         exported = torch.onnx.export(
-            program, input_names=["images"], output_names=["logits"], external_data=False, verbose=False
+            program.run_decompositions(FOR_ONNX),
+            input_names=["images"],
+            output_names=["logits"],
+            external_data=False,
+            verbose=False,
         )
     assert exported is not None  # noqa: S101 - it is, without a path to write to
     exported.model.metadata_props.update({name: _text(value) for name, value in metadata(model).items()})
@@ -64,13 +69,14 @@ def write(model: TrainedModel, kind: Format, path: Path) -> None:
 
 def metadata(model: TrainedModel) -> dict[str, object]:
     """What whoever runs the file needs to know; ONNX holds every value as text, lists as JSON."""
+    multiple, least = sizes(model.student)
     return {
         "class_names": list(model.class_names),
         "palette": format_palette(model.palette),
         "input": "images: uint8 [N, 3, H, W], RGB",
         "output": "logits: float32 [N, C, H, W]",
-        "size_multiple": model.student.size_multiple,
-        "min_size": model.student.min_size,
+        "size_multiple": multiple,
+        "min_size": least,
         "weights": f"{model.weights} of {model.checkpoint.name}",
     }
 
@@ -101,29 +107,57 @@ def check(model: TrainedModel, kind: Format, path: Path) -> float:
 
 
 def check_shapes(model: TrainedModel) -> list[tuple[int, int, int, int]]:
-    """Three sizes and two batches: the training crop, wider, and higher."""
-    student = model.student
-    height, width = (student.nearest_size(side) for side in model.crop_size)
-    step = student.size_multiple
-    return [(1, 3, height, width), (2, 3, height, width + 2 * step), (3, 3, height + 3 * step, width + step)]
+    """Three sizes and batches: the smallest, and the training crop's, wider and higher."""
+    step, least = sizes(model.student)
+    height, width = (max(least, round(side / step) * step) for side in model.crop_size)
+    return [(1, 3, least, least), (2, 3, height, width + 2 * step), (3, 3, height + 3 * step, width + step)]
+
+
+def sizes(student: Student) -> tuple[int, int]:
+    """The multiple that heights and widths of the file's images must be of, and the smallest of them.
+
+    Multiples of the encoder's stride even where the network takes any size (Unet and its kin), since exporters do not
+    see that odd sizes, halved and doubled, fit each other; and twice the smallest, since they take for granted
+    that a size which is free is not 1, that of the coarsest features among them.
+    """
+    encoder: Any = student.network.encoder
+    multiple = math.lcm(student.size_multiple, encoder.output_stride)
+    return multiple, 2 * math.ceil(student.min_size / multiple) * multiple
 
 
 def _program(model: TrainedModel) -> ExportedProgram:
-    student = model.student
-    step = student.size_multiple
-    least = student.min_size // step
+    step, least = sizes(model.student)
     sides = {
-        axis: step * Dim(name, min=least, max=LONGEST_SIDE // step) if step > 1 else Dim(name, min=least)
+        axis: step * Dim(name, min=least // step, max=LONGEST_SIDE // step)
         for axis, name in ((2, "rows"), (3, "columns"))
     }
     batch, channels, height, width = check_shapes(model)[2]
     example = torch.zeros(batch, channels, height, width, dtype=torch.uint8)
     with _quiet(), _same_padding_of_multiples(), torch.no_grad():
         return torch.export.export(
-            Deployed(student).eval(),
+            Deployed(model.student).eval(),
             (example,),
             dynamic_shapes={"images": {0: Dim("batch", min=1, max=LARGEST_BATCH), **sides}},
         )
+
+
+def _adaptive_average_pool(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """`F.adaptive_avg_pool2d` as two products of matrices.
+
+    ONNX has no such operator, and what PyTorch writes for it fits the example's height and width alone.
+    """
+    return _averages(images.shape[2], size[0]) @ images @ _averages(images.shape[3], size[1]).T
+
+
+def _averages(side: int, bins: int) -> Tensor:
+    """float32 [bins, side]: row i takes the mean over the cells of bin i, which neighbouring bins may share."""
+    cells, index = torch.arange(side), torch.arange(bins)[:, None]
+    first, end = index * side // bins, ((index + 1) * side + bins - 1) // bins
+    inside = ((first <= cells) & (cells < end)).float()
+    return inside / inside.sum(1, keepdim=True)
+
+
+FOR_ONNX = {torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_average_pool}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from maskmatch import exporting, load
+from maskmatch.config import Config, ModelConfig
 from maskmatch.export import main
+from maskmatch.models import build_student
+from maskmatch.trained import TrainedModel
 
 SIZES = [(1, 32, 32), (2, 64, 96), (3, 112, 48)]
 
@@ -77,6 +80,39 @@ def test_metadata(onnx_file, torch_file):
     assert json.loads(found["class_names"]) == same["class_names"] == ["field", "meadow", "town"]
     assert json.loads(found["palette"]) == same["palette"] == ["#ff0000", "#00ff00", "#0000ff"]
     assert json.loads(found["size_multiple"]) == same["size_multiple"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torch_export", "onnx"])
+@pytest.mark.parametrize("arch", ["unet", "upernet", "pan"])
+def test_architectures(arch, kind, tmp_path):
+    """One that takes any size, one that pools to a few bins, and one whose coarsest features are smaller still."""
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    config = Config(model=ModelConfig(arch, "tu-test_resnet"))
+    torch.manual_seed(0)
+    student = build_student(config.model, 3)
+    student.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    model = TrainedModel(
+        tmp_path, tmp_path / "step_1", "teacher", config, student, tuple("abc"), np.zeros((3, 3), np.uint8)
+    )
+    file = tmp_path / {"onnx": "model.onnx", "torch_export": "model.pt2"}[kind]
+    exporting.write(model, kind, file)
+    run = exporting._runner(kind, file)
+    multiple, least = exporting.sizes(student)
+    for height, width in [(least, least), (least + 5 * multiple, least), (least, 3 * least + multiple)]:
+        images = random_images(1, height, width)
+        with torch.no_grad():
+            coarse = student.network((images / 255 - 0.5) / 0.5)
+        expected = F.interpolate(coarse, images.shape[2:], mode="bilinear", align_corners=True)
+        torch.testing.assert_close(run(images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 6), (13, 2)])
+def test_adaptive_pooling(size):
+    images = torch.randn(2, 3, 7, 11, generator=torch.Generator().manual_seed(0))
+    expected = F.adaptive_avg_pool2d(images, size)
+    torch.testing.assert_close(exporting._adaptive_average_pool(images, size), expected)
 
 
 def test_nothing_else_is_left_behind(copy, onnx_file, torch_file):

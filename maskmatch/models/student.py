@@ -38,6 +38,9 @@ NATIVE_NORMALIZATIONS: dict[tuple[str, ...], tuple[RGB, RGB]] = {
 It keeps them on a server and only there, and a network must be fed alike with and without a connection.
 """
 
+LONGEST_PROBE = 12
+"""Up to how many encoder strides a size is sought that the network takes; PAN wants 8."""
+
 
 @dataclass(frozen=True)
 class Student:
@@ -245,7 +248,8 @@ def _sizes(network: SegmentationModel) -> tuple[int, int]:
     """
     stride = network.encoder.output_stride if network.requires_divisible_input_shape else 1
     network.eval()
-    taken = list(islice((size for size in range(stride, 33 * stride, stride) if _takes(network, size)), 2))
+    longest = LONGEST_PROBE * network.encoder.output_stride
+    taken = list(islice((size for size in range(stride, longest + 1, stride) if _takes(network, size)), 2))
     network.train()
     if len(taken) < 2:
         raise UserError(f"model.arch and model.encoder do not go together: {network.name} takes no image size")

@@ -77,6 +77,13 @@ def test_sizes_that_the_network_takes(arch: str) -> None:
         assert not takes(student.min_size - student.size_multiple)
 
 
+@pytest.mark.parametrize("encoder", ["efficientnet-b0", "vgg11"])
+def test_any_size_but_the_smallest(encoder: str) -> None:
+    """Unet takes any size, these encoders none below 32."""
+    student = build_student(ModelConfig(arch="unet", encoder=encoder), CLASSES)
+    assert (student.size_multiple, student.min_size) == (1, 32)
+
+
 def test_building_leaves_the_network_as_built() -> None:
     """Finding out the smallest size must not touch statistics, nor leave the network in evaluation mode."""
     network = build_student(ModelConfig(arch="FPN", encoder="resnet18"), CLASSES).network

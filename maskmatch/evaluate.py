@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,7 +76,8 @@ def _images(config: DataConfig, split: str) -> tuple[Dataset, list[Pair]]:
     from maskmatch.data import Pair, load_dataset
     from maskmatch.data.check import check_pair, each
 
-    dataset = load_dataset(config, supervised_only=split != "unlabeled", incomplete=True)
+    only: Any = split if split in ("val", "test") else None
+    dataset = load_dataset(config, supervised_only=split != "unlabeled", incomplete=True, only=only)
     pairs = list(getattr(dataset, split))
     if split == "unlabeled":
         pairs = [Pair(pair.image, dataset.truth[pair.image]) for pair in pairs if pair.image in dataset.truth]
@@ -106,15 +106,15 @@ def _settings(model: TrainedModel, dataset: Dataset, split: str, images: int, ho
 
 def _output(folder: Path, settings: dict[str, Any]) -> Path:
     """The JSON file, in a folder that can be written; an earlier one may be replaced by the same measurement alone."""
+    from maskmatch.training.run_folder import writable_folder
+
     parts = [settings["split"], settings["mode"], settings["checkpoint"], settings["weights"]]
     if settings["window"]:
         parts.insert(2, "{}x{}".format(*settings["window"]))
     if settings["scales"] != [1.0]:
         parts.append("scales-" + "-".join(f"{scale:g}" for scale in settings["scales"]))
     path = folder / ("-".join(parts + ["flip"] * settings["flip"]) + ".json")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to the output folder {folder}: permission denied")
+    writable_folder(folder)
     if path.exists():
         try:
             found = json.loads(path.read_text())["settings"]

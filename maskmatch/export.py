@@ -73,14 +73,14 @@ def _options(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _output(options: dict[str, Any], default: Path) -> Path:
+    from maskmatch.training.run_folder import writable_folder
+
     path = Path(options["output"]) if options["output"] else default
     if path.suffix != default.suffix:
         raise UserError(f"output: expected a {default.suffix} file for {options['format']}, got {path}")
     if path.exists() and not options["overwrite"]:
         raise UserError(f"output: expected no file, or --overwrite, found one: {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write to the output folder {path.parent}: permission denied")
+    writable_folder(path.parent)
     return path
 
 

@@ -57,6 +57,8 @@ def _predict(argv: Sequence[str]) -> int:
     folder = Path(options["output"])
     names = [*FOLDERS, PSEUDO_LABELS]
     inputs = find_inputs(_arguments(options["images"]), not_in=[folder / name for name in names])
+    if not inputs:
+        raise UserError(f"images: expected images or videos, found none in {', '.join(options['images'])}")
     settings = _settings(model, how)
     kinds = dict(FOLDERS)
     if options["pseudo_labels"]:
@@ -131,20 +133,17 @@ def _settings(model: TrainedModel, how: Inference) -> dict[str, Any]:
 
 def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Make the folder; refuse one with the masks of another network."""
-    from maskmatch.training.run_folder import write_text
+    from maskmatch.training.run_folder import writable_folder, write_text
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to the output folder {folder}: permission denied")
-    path = folder / SETTINGS
+    path = writable_folder(folder) / SETTINGS
     found: dict[str, Any] = {}
     if path.exists() and not overwrite:
         try:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"expected what an earlier call wrote, or --overwrite, got {error}: {path}") from error
-        for name in settings.keys() & found.keys():
-            if found[name] != settings[name]:
+        for name in settings:
+            if found.get(name, settings[name]) != settings[name]:
                 raise UserError(
                     f"{folder} holds predictions with {name} {found[name]}, not {settings[name]}: "
                     "give another --output, or --overwrite"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,14 +63,14 @@ def _options(argv: Sequence[str]) -> dict[str, Any]:
 
 def _output(given: str | None, default: Path) -> Path:
     """Where to write; an earlier report is replaced, any other file is not."""
+    from maskmatch.training.run_folder import writable_folder
+
     path = Path(given) if given else default
     if path.suffix != ".html":
         raise UserError(f"output: expected a .html file, got {path}")
     if path.exists() and not (path.is_file() and _is_report(path)):
         raise UserError(f"output: expected no file, or an earlier report, found another: {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write to the output folder {path.parent}: permission denied")
+    writable_folder(path.parent)
     return path
 
 

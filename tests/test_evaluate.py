@@ -12,6 +12,7 @@ from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from maskmatch import load
+from maskmatch.config import DataConfig
 from maskmatch.evaluate import main
 from maskmatch.evaluation import Inference
 
@@ -122,7 +123,7 @@ def test_wrong_data(run, photos, tmp_path, capsys, damage, said):
         (["--scales", "0"], "scales"),
         (["--window", "5"], "window"),
         (["--data.root", "/missing"], "/missing"),
-        (["--data.test", "missing.txt"], "missing.txt"),
+        (["--split", "test", "--data.test", "missing.txt"], "missing.txt"),
         (["--checkpoint", "step_9"], "step_9"),
         (["--wieghts", "student"], "did you mean --weights?"),
         (["--output", "/proc/evaluation"], "/proc/evaluation"),
@@ -135,6 +136,21 @@ def test_wrong_options(run, capsys, options, said):
 
 def test_no_run(capsys, tmp_path):
     assert f"expected the folder of a run, found no {tmp_path / 'config.yaml'}" in fails(capsys, tmp_path)
+
+
+def test_other_lists_need_not_be_there(run, photos, tmp_path):
+    """Another folder than in training, with images to measure and nothing else."""
+    root = shutil.copytree(photos, tmp_path / "photos")
+    (root / "all.txt").rename(root / "held_out.txt")
+    listed = evaluate(run, tmp_path / "list", "--data.root", str(root), "--data.val", "held_out.txt")
+    pattern = evaluate(run, tmp_path / "pattern", "--data.root", str(root), "--data.val", "images/*")
+    assert listed["confusion"] == pattern["confusion"] == evaluate(run, tmp_path / "run")["confusion"]
+
+
+def test_a_split_that_is_gone(write_run, photos, tmp_path, capsys):
+    run = write_run(tmp_path / "run", DataConfig(name="folder", root=str(photos), split="gone"))
+    assert evaluate(run, tmp_path / "listed", "--data.val", "all.txt")["settings"]["images"] == 6
+    assert "gone" in fails(capsys, run, "--split", "test")
 
 
 def fails(capsys, *options):

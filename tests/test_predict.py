@@ -108,6 +108,13 @@ def test_nothing_written_is_an_error(run, tmp_path, capsys):
     assert "gone.png" in said.err and "0 images written" in said.out
 
 
+def test_a_folder_without_images(run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert predict(run, tmp_path / "empty", "--output", tmp_path / "out") == 2
+    assert f"expected images or videos, found none in {tmp_path / 'empty'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_there_is_left_alone(run, images, tmp_path, capsys):
     out = tmp_path / "out"
     assert predict(run, images, "--output", out) == 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -19,21 +20,31 @@ from maskmatch.data.patterns import Pairing, image_files, is_pattern
 from maskmatch.errors import UserError
 
 
-def load_dataset(config: DataConfig, *, supervised_only: bool, incomplete: bool = False) -> Dataset:
+def load_dataset(
+    config: DataConfig,
+    *,
+    supervised_only: bool,
+    incomplete: bool = False,
+    only: Literal["val", "test"] | None = None,
+) -> Dataset:
     """Find the lists of `config` and its classes. Images are not checked; `check_dataset` does that.
 
     Masks of unlabelled images, where the list names some, are set apart as `truth`.
     With `supervised_only` the unlabelled list is not read; `incomplete` lets the unlabelled and the validation
-    list be absent. Raises UserError for a missing root, a missing or empty list and a wrong number of classes.
+    list be absent; `only` one list is read, and the others need not be there.
+    Raises UserError for a missing root, a missing or empty list and a wrong number of classes.
     """
+    if only and getattr(config, only):
+        config = replace(config, split=None)  # which may be gone
+    parts = {only} if only else set(PARTS) - ({"unlabeled"} if supervised_only else set())
     optional = {"test"} | ({"unlabeled", "val"} if incomplete else set())
-    return _LAYOUTS[config.name](config, Wanted(supervised_only, frozenset(optional)))
+    return _LAYOUTS[config.name](config, Wanted(frozenset(parts), frozenset(optional)))
 
 
 class Wanted(NamedTuple):
     """Which parts are read."""
 
-    supervised_only: bool  # the unlabelled images are not
+    parts: frozenset[str]
     optional: frozenset[str]  # may be absent
 
 
@@ -54,13 +65,14 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
     names = _class_names(config, _classes_file(root / "classes.txt") or _numbered(config, root))
     pairing = Pairing(root, config.images, config.masks)
     found = None
-    if "labeled" not in find_lists(config, root):
+    if "labeled" in wanted.parts and "labeled" not in find_lists(config, root):
         found = _labeled_and_rest(pairing)
     parts = _parts(config, root, wanted, pairing.find, pairing=pairing, found=found)
     if found:
         listed = {pair.image for part in find_lists(config, root) for pair in parts[part]}
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
-    colors = read_palette(parts["labeled"][0].mask)
+    masks = (pair.mask for part in ("labeled", "val", "test") for pair in parts[part])
+    colors = read_palette(next(masks, None))
     palette = colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names))
     return _dataset(config, root, parts, names, palette)
 
@@ -206,7 +218,7 @@ def _parts(
     lists = (defaults or {}) | find_lists(config, root)
     parts: dict[str, tuple[Pair, ...]] = {}
     for part in PARTS:
-        if part == "unlabeled" and wanted.supervised_only:
+        if part not in wanted.parts:
             parts[part] = ()
         elif name := lists.get(part):
             parts[part] = _read_part(part, name, root, find, pairing)

@@ -43,6 +43,11 @@ def run_folder(config: Config) -> Path:
         folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise UserError(f"{folder} already holds a run: give another --output, or --resume to go on with it")
+    return writable_folder(folder)
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make the folder where there is none; raise UserError where it cannot be made or written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

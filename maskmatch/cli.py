@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: SIGTERM or SIGINT came, all is saved, --resume goes on
 EXIT_INTERRUPTED = 130  # as the shell reports SIGINT
+EXIT_NOBODY_READS = 141  # as the shell reports SIGPIPE
+SAVES_MEMORY = "`maskmatch.train --dry_run` says which switches save how much; evaluate and predict have --mode slide"
 
 
 class Parser(ArgumentParser):
@@ -194,13 +197,25 @@ def run(
     `interrupted` is what Ctrl-C is answered with.
     """
     try:
-        code = command(sys.argv[1:] if argv is None else argv)
+        try:
+            code = command(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head -1` has read enough; the rest, and what Python flushes at its end, goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_NOBODY_READS
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except OSError as error:  # a full disk, a folder that went away: nothing that a traceback explains better
         where = f" {error.filename}" if error.filename else ""
         print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        problem = (str(error) or "no memory left").splitlines()[0]
+        print(f"error: out of memory: {problem} ({SAVES_MEMORY})", file=sys.stderr)
         return EXIT_USER_ERROR
     except StopError as stop:
         print(f"stopped by {stop}", file=sys.stderr)
@@ -209,6 +224,12 @@ def run(
         print(interrupted, file=sys.stderr)
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """The device's memory, or the machine's as numpy or torch report it."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]  # torch is not imported for this
+    return "MemoryError" in kinds or "OutOfMemoryError" in kinds or "can't allocate memory" in str(error)
 
 
 def one_line(message: str, options: list[str]) -> str:

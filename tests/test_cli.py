@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
-from maskmatch.cli import config_folder, parse_train
+from maskmatch.cli import config_folder, parse_train, run
 from maskmatch.config import Config
 
 
@@ -54,3 +55,29 @@ def test_print_config_can_be_read_again(tmp_path):
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (tmp_path / "printed.yaml").write_text(printed)
     assert parse_train(["--config", str(tmp_path / "printed.yaml")]) == parse_train(["--train.steps", "7"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError("Unable to allocate 28.0 GiB for an array"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_memory_left(error, capsys):
+    def command(argv):
+        raise error
+
+    assert run(command, []) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: out of memory: ") and "--dry_run" in said and len(said.splitlines()) == 1
+
+
+def test_other_errors_keep_their_traceback():
+    def command(argv):
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        run(command, [])

@@ -47,3 +47,16 @@ def test_unknown_option_is_one_line() -> None:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "--versions" in done.stderr
+
+
+def test_a_reader_that_has_read_enough() -> None:
+    """As `| head -1` does, which closes the pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "maskmatch.info"], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -174,4 +174,6 @@ def _checked_tensor(image: Tensor) -> Tensor:
             f"got {image.dtype} {list(image.shape)}"
         )
     images = image if image.ndim == 4 else image[None]
+    if images.is_floating_point() and (largest := images.amax().item()) > 2:  # an antialias may go a little above 1
+        raise ValueError(f"image must be uint8 or floating point in [0, 1], got {image.dtype} values up to {largest:g}")
     return images.float() if images.is_floating_point() else images

@@ -90,6 +90,7 @@ def test_every_form_of_image(model):
         (IMAGE[..., 0], r"got uint8 \[37, 51\]"),
         (torch.tensor(IMAGE), r"\[3, H, W\].*got torch.uint8 \[37, 51, 3\]"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), "int64"),
+        (torch.full((3, 4, 4), 255.0), r"in \[0, 1\], got torch.float32 values up to 255"),
         (Image.new("I;16", (4, 4)), "8 bits"),
         ("image.png", "numpy array, a PIL image or a tensor, got str"),
     ],

@@ -15,6 +15,7 @@ from maskmatch.cli import config_parser, parse, run
 from maskmatch.config import Config, validate
 from maskmatch.data.dataset import PARTS, Dataset
 from maskmatch.data.doctor import WORDS, Report, class_shares, examine, ignored_share, sizes
+from maskmatch.data.files import reason
 from maskmatch.data.layouts import load_dataset
 from maskmatch.errors import UserError
 
@@ -43,8 +44,11 @@ def _check_data(argv: Sequence[str]) -> int:
     folder = _folder(config)
     report = _examine(dataset, config.method.supervised_only)
     _print_tables(report, dataset)
-    _print_findings(report, folder)
-    _save_pictures(report, dataset, folder)
+    try:
+        _print_findings(report, folder)
+        _save_pictures(report, dataset, folder)
+    except OSError as error:
+        raise UserError(f"output: cannot write to {folder}: {reason(error)}") from error
     return 1 if report.errors else 0
 
 

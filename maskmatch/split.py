@@ -14,6 +14,7 @@ from maskmatch.cli import config_parser, parse, run
 from maskmatch.config import Config
 from maskmatch.data.check import check_pair, each
 from maskmatch.data.dataset import Dataset, Pair
+from maskmatch.data.files import reason
 from maskmatch.data.layouts import load_dataset
 from maskmatch.data.splitting import Order, choose, count_of, spread
 from maskmatch.errors import UserError
@@ -52,7 +53,10 @@ def _split(argv: Sequence[str]) -> None:
     if folder.exists():
         raise UserError(f"output: expected a new folder, as nothing is overwritten, found {folder}")
     parts = make_split(dataset, labeled, val, order, seed)
-    _write(folder, {part: _lines(pairs, dataset.root) for part, pairs in parts.items()})
+    try:
+        _write(folder, {part: _lines(pairs, dataset.root) for part, pairs in parts.items()})
+    except OSError as error:
+        raise UserError(f"output: cannot write to {folder}: {reason(error)}") from error
     print(", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items()) + f" images: {folder}")
     if config.output is None:
         print(f"train with --data.split {name}")

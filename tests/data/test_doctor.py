@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
 import shutil
 from collections.abc import Callable
@@ -149,3 +150,14 @@ def test_options_of_a_run(folder: DataConfig, tmp_path: Path, capsys: pytest.Cap
         main(["--data.rot", "x"])
     assert stop.value.code == 2
     assert "did you mean --data.root" in capsys.readouterr().err
+
+
+def test_a_full_disk(
+    folder: DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("maskmatch.data.doctor_pictures.save_class_chart", full)
+    assert command(folder, tmp_path / "out") == 2
+    assert capsys.readouterr().err == f"error: output: cannot write to {tmp_path}/out: No space left on device\n"

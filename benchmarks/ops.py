@@ -40,7 +40,7 @@ COLUMNS = (
     "problem",
 )
 ROUNDS = 11
-SECONDS = 6.0  # for the rounds of a case, of which there are five at the least
+SECONDS = 4.0  # for the rounds of a case, of which there are five at the least
 LARGEST_ERROR = 1e-3  # relative, against fp64
 
 

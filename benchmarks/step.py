@@ -35,6 +35,7 @@ COLUMNS = (
     *(f"{name.replace(' ', '_')}_ms" for name in PHASES),
 )
 BLOCK = 10  # steps a measurement, one of which is logged
+WARMUP = 2  # steps before, which compile and allocate
 ROUNDS = {"builtin": 7, "camvid": 3}
 CONFIGS: dict[str, list[str]] = {
     "builtin": [],
@@ -92,7 +93,7 @@ def prepared(options: list[str], variants: dict[str, list[str]]) -> Iterator[dic
 
 
 def _records(config: str, runs: dict[str, Run], selection: Selection) -> Iterator[dict[str, Any]]:
-    functions: dict[str, Callable[[], Any]] = {}
+    functions: dict[str, Callable[[int], None]] = {}
     for name, training in runs.items():
         functions[name] = steps(training)
         functions[f"{name} network"] = _bare_passes(training)
@@ -108,9 +109,13 @@ def _records(config: str, runs: dict[str, Run], selection: Selection) -> Iterato
         }
 
 
-def milliseconds_a_step(functions: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
-    """Of blocks of steps, in turns."""
-    blocks = milliseconds(functions, rounds, device, warmup=1)
+def milliseconds_a_step(
+    functions: dict[str, Callable[[int], None]], rounds: int, device: str
+) -> dict[str, list[float]]:
+    """Of blocks of steps, in turns; each function takes a number of steps."""
+    for function in functions.values():
+        function(WARMUP)
+    blocks = milliseconds({name: partial(f, BLOCK) for name, f in functions.items()}, rounds, device, warmup=0)
     return {name: [ms / BLOCK for ms in block] for name, block in blocks.items()}
 
 
@@ -140,20 +145,20 @@ def _phases(run: Run) -> dict[str, float]:
     phases = run.train_step.phases
     phases.milliseconds()
     phases.timing = True
-    steps(run)()
+    steps(run)(BLOCK)
     phases.timing = False
     return {f"{name.replace(' ', '_')}_ms": ms / BLOCK for name, ms in phases.milliseconds().items()}
 
 
-def steps(run: Run) -> Callable[[], None]:
-    """A block of steps, and the batches that the next one will find ready: as many as were taken."""
+def steps(run: Run) -> Callable[[int], None]:
+    """Takes steps, and waits for the batches that are made ahead, so that no thread works in another's time."""
 
-    def block() -> None:
-        for _ in range(BLOCK):
+    def take(count: int) -> None:
+        for _ in range(count):
             _step(run)
         run.loader.settle()
 
-    return block
+    return take
 
 
 def _step(run: Run) -> None:
@@ -162,8 +167,8 @@ def _step(run: Run) -> None:
         run.recorder.pending.clear()
 
 
-def _bare_passes(run: Run) -> Callable[[], None]:
-    """The passes of a block of steps: the same networks, shapes, dtype, modes and branches, and nothing else."""
+def _bare_passes(run: Run) -> Callable[[int], None]:
+    """The passes of some steps: the same networks, shapes, dtype, modes and branches, and nothing else."""
     student, teacher = copy.deepcopy(run.student.network).train(), copy.deepcopy(run.teacher.network)
     step, method = run.train_step, run.train_step.method
     height, width = _crop(run)
@@ -174,8 +179,8 @@ def _bare_passes(run: Run) -> Callable[[], None]:
         scales = [_random(view.shape, step.device) for view in method.scaled_views(next(run.loader))]
     forward, label = (torch.compile(n) if run.config.train.compile else n for n in (student, teacher))
 
-    def block() -> None:
-        for _ in range(BLOCK):
+    def take(count: int) -> None:
+        for _ in range(count):
             with torch.no_grad(), step.autocast():
                 for view in scales:
                     label(view)
@@ -185,7 +190,7 @@ def _bare_passes(run: Run) -> Callable[[], None]:
                 logits.sum().backward()
             student.zero_grad(set_to_none=True)
 
-    return block
+    return take
 
 
 def _random(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -126,9 +126,13 @@ class StableWheel(bdist_wheel):
 
 torch_folder()
 setup(
-    packages=[*find_packages(include=["maskmatch", "maskmatch.*"]), "maskmatch.configs"],
+    packages=[
+        *find_packages(include=["maskmatch", "maskmatch.*"]),
+        "maskmatch.configs",
+        "maskmatch.reporting.templates",
+    ],
     package_dir={"maskmatch": "maskmatch", "maskmatch.configs": "configs"},
-    package_data={"maskmatch.configs": ["*.yaml"], "maskmatch.reporting": ["templates/*"]},
+    package_data={"maskmatch.configs": ["*.yaml"], "maskmatch.reporting.templates": ["*"]},
     ext_modules=[Extension("maskmatch._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},
 )

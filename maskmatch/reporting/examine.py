@@ -80,7 +80,7 @@ def examine(model: TrainedModel, progress: Callable[[int, int], object]) -> Exam
     try:
         dataset = load_dataset(model.config.data, supervised_only=model.config.method.supervised_only, incomplete=True)
     except UserError as error:
-        return Examined(reason=f"the run's data is not there: {error}")
+        return Examined(reason=f"the run's data cannot be read: {error}")
     pairs = dataset.val
     if not pairs:
         return Examined(dataset, reason="the run has no validation images")

@@ -194,7 +194,7 @@ def no_val(run):
 
 def data_gone(run):
     change_config(run, data__root="/gone")
-    return "the run's data is not there"
+    return "the run's data cannot be read"
 
 
 def older(run):

@@ -212,3 +212,10 @@ def test_fp64_is_the_reference_s_alone() -> None:
         loss(logits=torch.randn(4, 3, 5, 5, dtype=torch.float64))
     with use_backend("auto"):
         loss(logits=torch.randn(4, 3, 5, 5, dtype=torch.float64))
+
+
+def test_a_divisor_of_more_than_64_bits() -> None:
+    torch.manual_seed(0)
+    huge = loss(normalize=2**70)
+    torch.manual_seed(0)
+    assert huge == loss(normalize=2.0**70)

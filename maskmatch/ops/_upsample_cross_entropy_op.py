@@ -35,14 +35,17 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
     ctx.threshold, ctx.dtype = threshold, logits.dtype
     _, counts, saved = output
     ctx.mark_non_differentiable(counts, saved)
+    ctx.set_materialize_grads(False)  # or the backward would be given zeros as large as `saved`
     if ctx.per_pixel:
         ctx.save_for_backward(logits, target, saved, confidence, pixel_weight, class_weight)
     else:
         ctx.save_for_backward(saved)
 
 
-def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tensor) -> Tensor:
+def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tensor | None) -> Tensor | None:
     """The gradient of the logits, in their dtype; all else is a constant."""
+    if grad_loss is None:
+        return None
     if torch.is_grad_enabled():  # create_graph=True: the second derivative would silently be zero
         raise RuntimeError("upsample_cross_entropy has no second derivative: use the reference backend, or detach")
     if not ctx.with_gradient:
@@ -61,7 +64,7 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
     """Give torch.ops.NAMESPACE's operators their fakes and autograd; returns the function that a backend offers."""
     operators = getattr(torch.ops, namespace)
 
-    def gradients(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def gradients(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
         return backward(ctx, operators.upsample_cross_entropy_backward, grad_loss), *[None] * 10
 
     torch.library.register_fake(f"{namespace}::upsample_cross_entropy", fake)

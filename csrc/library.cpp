@@ -3,7 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cpu/capability.h"
-#include "cpu/operators.h"
+#include "operators.h"
 
 STABLE_TORCH_LIBRARY(maskmatch, library) {
   // Normalised images with hidden patches filled, and the patch grid, bool [N, rows, columns].

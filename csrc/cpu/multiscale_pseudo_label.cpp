@@ -1,8 +1,8 @@
 // multiscale_pseudo_label on the CPU: checks, sampling tables and tasks; the arithmetic is in simd/.
 #include "../common/pseudo_label_checks.h"
+#include "../operators.h"
 #include "axis.h"
 #include "capability.h"
-#include "operators.h"
 #include "parallel.h"
 
 #include <deque>

@@ -1,7 +1,7 @@
 // patch_mask on the CPU: the patch grid of every image, then one pass over the pixels.
 #include "../common/patch_mask_checks.h"
+#include "../operators.h"
 #include "capability.h"
-#include "operators.h"
 #include "parallel.h"
 
 #include <algorithm>

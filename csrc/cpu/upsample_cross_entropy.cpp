@@ -1,8 +1,8 @@
 // upsample_cross_entropy on the CPU: checks, sampling tables and tasks; the arithmetic is in simd/.
 #include "../common/cross_entropy_checks.h"
+#include "../operators.h"
 #include "axis.h"
 #include "capability.h"
-#include "operators.h"
 #include "parallel.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // The operators' CUDA registrations; the schemas are in ../library.cpp.
 #include <torch/csrc/stable/library.h>
 
-#include "operators.h"
+#include "../operators.h"
 
 namespace maskmatch::cuda {
 

@@ -2,8 +2,8 @@
 #include "multiscale_pseudo_label.cuh"
 
 #include "../common/pseudo_label_checks.h"
+#include "../operators.h"
 #include "device.h"
-#include "operators.h"
 
 namespace maskmatch::cuda {
 

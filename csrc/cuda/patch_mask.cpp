@@ -2,8 +2,8 @@
 #include <algorithm>
 
 #include "../common/patch_mask_checks.h"
+#include "../operators.h"
 #include "device.h"
-#include "operators.h"
 #include "patch_mask.cuh"
 
 namespace maskmatch::cuda {

@@ -2,8 +2,8 @@
 #include "upsample_cross_entropy.cuh"
 
 #include "../common/cross_entropy_checks.h"
+#include "../operators.h"
 #include "device.h"
-#include "operators.h"
 
 namespace maskmatch::cuda {
 namespace {

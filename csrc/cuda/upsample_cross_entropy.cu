@@ -9,13 +9,13 @@
 #include <cassert>
 #include <type_traits>
 
+#include "cross_entropy_sums.cuh"
 #include "cross_entropy_tile.cuh"
 #include "resized.cuh"
 
 namespace maskmatch::cuda {
 namespace {
 
-constexpr int kThreads = 512;
 constexpr int kPlane = kThreads + 1;  // of the exchange; odd, so that its planes start in different banks
 constexpr int64_t kExchangeFloats = 2 * kClasses * kPlane + kThreads;
 constexpr int64_t kStaticFloats = 256;  // no fewer than the tile and the totals take
@@ -277,24 +277,6 @@ __device__ void store_gradient(const CrossEntropyArgs& args, const Tile& tile, c
   }
 }
 
-// The thread block's sum, in thread 0; every thread must call this.
-__device__ LossTotals block_sum(LossTotals totals) {
-  __shared__ LossTotals warps[kThreads / 32];
-  for (int offset = 16; offset > 0; offset /= 2) {
-    totals.loss += __shfl_down_sync(~0u, totals.loss, offset);
-    totals.valid += __shfl_down_sync(~0u, totals.valid, offset);
-    totals.confident += __shfl_down_sync(~0u, totals.confident, offset);
-  }
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = totals;
-  __syncthreads();
-  for (int warp = 1; warp < kThreads / 32 && threadIdx.x == 0; ++warp) {
-    totals.loss += warps[warp].loss;
-    totals.valid += warps[warp].valid;
-    totals.confident += warps[warp].confident;
-  }
-  return totals;
-}
-
 template <class Logit, LossMode kMode>
 __global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant__ KernelArgs kernel_args) {
   constexpr bool kWithGradient = kMode != LossMode::kLoss;
@@ -348,40 +330,6 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant_
   if (kMode != LossMode::kGradient) {
     totals = block_sum(totals);
     if (threadIdx.x == 0) args.block_totals[blockIdx.x] = totals;
-  }
-}
-
-struct SumArgs {
-  const LossTotals* block_totals;  // [blocks]
-  int64_t blocks;
-  float* loss;
-  int64_t* counts;
-};
-
-// The sums over the thread blocks, always in the same order.
-__global__ void __launch_bounds__(kThreads) sum_blocks(SumArgs args) {
-  __shared__ double losses[kThreads];
-  __shared__ int64_t valid[kThreads], confident[kThreads];
-  const int thread = threadIdx.x;
-  losses[thread] = 0;
-  valid[thread] = confident[thread] = 0;
-  for (int64_t i = thread; i < args.blocks; i += kThreads) {
-    losses[thread] += args.block_totals[i].loss;
-    valid[thread] += args.block_totals[i].valid;
-    confident[thread] += args.block_totals[i].confident;
-  }
-  for (int half = kThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (thread < half) {
-      losses[thread] += losses[thread + half];
-      valid[thread] += valid[thread + half];
-      confident[thread] += confident[thread + half];
-    }
-  }
-  if (thread == 0) {
-    if (args.loss) *args.loss = static_cast<float>(losses[0]);
-    args.counts[0] = valid[0];
-    args.counts[1] = confident[0];
   }
 }
 

@@ -61,7 +61,7 @@ def source_of(kernel: str) -> str:
     """A kernel with the headers of its arithmetic, so that these can be mutated too."""
     folder = emulated.CSRC / "cuda"
     source = (folder / f"{kernel}.cu").read_text()
-    for header in ("cross_entropy_tile.cuh", "resized.cuh"):
+    for header in ("cross_entropy_sums.cuh", "cross_entropy_tile.cuh", "resized.cuh"):
         source = source.replace(f'#include "{header}"', (folder / header).read_text().replace("#pragma once", ""))
     return source
 

@@ -1,0 +1,63 @@
+// What upsample_cross_entropy adds up beside the gradient: loss and counts, of a thread block and then of all blocks.
+#pragma once
+
+#include "kernel.cuh"
+#include "upsample_cross_entropy.cuh"
+
+namespace maskmatch::cuda {
+
+constexpr int kThreads = 512;  // of a block, in every kernel of the operator
+
+// The thread block's sum, in thread 0; every thread must call this.
+__device__ inline LossTotals block_sum(LossTotals totals) {
+  __shared__ LossTotals warps[kThreads / 32];
+  for (int offset = 16; offset > 0; offset /= 2) {
+    totals.loss += __shfl_down_sync(~0u, totals.loss, offset);
+    totals.valid += __shfl_down_sync(~0u, totals.valid, offset);
+    totals.confident += __shfl_down_sync(~0u, totals.confident, offset);
+  }
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = totals;
+  __syncthreads();
+  for (int warp = 1; warp < kThreads / 32 && threadIdx.x == 0; ++warp) {
+    totals.loss += warps[warp].loss;
+    totals.valid += warps[warp].valid;
+    totals.confident += warps[warp].confident;
+  }
+  return totals;
+}
+
+struct SumArgs {
+  const LossTotals* block_totals;  // [blocks]
+  int64_t blocks;
+  float* loss;
+  int64_t* counts;
+};
+
+// The sums over the thread blocks, always in the same order.
+static __global__ void __launch_bounds__(kThreads) sum_blocks(SumArgs args) {
+  __shared__ double losses[kThreads];
+  __shared__ int64_t valid[kThreads], confident[kThreads];
+  const int thread = threadIdx.x;
+  losses[thread] = 0;
+  valid[thread] = confident[thread] = 0;
+  for (int64_t i = thread; i < args.blocks; i += kThreads) {
+    losses[thread] += args.block_totals[i].loss;
+    valid[thread] += args.block_totals[i].valid;
+    confident[thread] += args.block_totals[i].confident;
+  }
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (thread < half) {
+      losses[thread] += losses[thread + half];
+      valid[thread] += valid[thread + half];
+      confident[thread] += confident[thread + half];
+    }
+  }
+  if (thread == 0) {
+    if (args.loss) *args.loss = static_cast<float>(losses[0]);
+    args.counts[0] = valid[0];
+    args.counts[1] = confident[0];
+  }
+}
+
+}  // namespace maskmatch::cuda

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from maskmatch.cli import parse_train, run
 from maskmatch.signals import StopSignal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the command line says; returns the exit code."""
-    return run(_train, argv, "interrupted; go on from the last checkpoint with --output and --resume")
+    with StopSignal() as stop:  # before anything that takes time, the imports too
+        from maskmatch.cli import run
+
+        interrupted = "interrupted; go on from the last checkpoint with --output and --resume"
+        return run(partial(_train, stop), argv, interrupted)
 
 
-def _train(argv: Sequence[str]) -> None:
-    config = parse_train(argv)
-    with StopSignal() as stop:
+def _train(stop: StopSignal, argv: Sequence[str]) -> None:
+    with stop.raising():
+        from maskmatch.cli import parse_train
+
+        config = parse_train(argv)
         # torch takes seconds to import: a wrong option should not have to wait, nor should Ctrl-C
-        with stop.raising():
-            from maskmatch.training import train
+        from maskmatch.training import train
 
-            if config.dry_run:
-                from maskmatch.training.memory import report
+        if config.dry_run:
+            from maskmatch.training.memory import report
 
-                print(report(config))
-                return
-            if config.profile:
-                from maskmatch.training.profiling import profile
+            print(report(config))
+            return
+        if config.profile:
+            from maskmatch.training.profiling import profile
 
-                print(profile(config), end="")
-                return
-        train(config, stop=stop)
+            print(profile(config), end="")
+            return
+    train(config, stop=stop)
 
 
 if __name__ == "__main__":

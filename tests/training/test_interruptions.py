@@ -6,6 +6,8 @@ MASKMATCH_TEST_KILLS is the number of random moments (default 2).
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -86,6 +88,23 @@ def test_a_signal_saves_and_leaves(uninterrupted, start, assert_same_run, tmp_pa
 
 def list_lines(path):
     return path.read_text().splitlines() if path.exists() else []
+
+
+def test_a_signal_while_the_command_line_is_imported():
+    code = """
+import signal, sys
+from maskmatch import train
+
+class Finder:
+    def find_spec(name, *rest):
+        if name == "maskmatch.cli":
+            signal.raise_signal(signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder)
+sys.exit(train.main([]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.strip()) == (EXIT_STOPPED, "stopped by SIGTERM")
 
 
 class StopAt(StopSignal):

@@ -100,7 +100,8 @@ class MethodConfig:
     class_weights: list[float] | None = None
     """Weights of the classes in L_x, one a class."""
     ohem: float = 1.0
-    """Share of the labelled pixels that L_x is taken over, those with the highest loss; 1 takes all."""
+    """Share of the labelled pixels that L_x is taken over, those with the highest loss in each process's micro-batch;
+    1 takes all."""
     cutmix: bool = True
     """Mix the strong views of images 2i and 2i+1."""
     lcr: bool = True
@@ -159,7 +160,8 @@ class TrainConfig:
     lr: float = 3e-3
     """Learning rate of the encoder at the start of the poly schedule, for a global batch of lr_batch_size."""
     lr_batch_size: int = 8
-    """Another global batch scales lr: in proportion with SGD, by the square root of the ratio with AdamW."""
+    """Another global batch scales lr, of a single process too: in proportion with SGD, by the square root of the ratio
+    with AdamW. The first line of the run says so."""
     head_lr_multiplier: float = 1.0
     """Learning rate of everything but the encoder, relative to lr."""
     momentum: float = 0.9

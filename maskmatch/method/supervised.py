@@ -16,8 +16,9 @@ class SupervisedLoss:
 
     Args:
         class_weights: one number a class, as in `torch.nn.CrossEntropyLoss(weight)`, whose divisor this also has.
-        hardest: share of a batch's labelled pixels that count, those with the highest loss: online hard example
-            mining (Shrivastava et al., 2016).
+        hardest: share of a call's labelled pixels that count, those with the highest loss: online hard example
+            mining (Shrivastava et al., 2016). Of several micro-batches or processes each chooses among its own, so
+            that the choice, unlike all else, depends on how a batch is split.
         align_corners: how the logits are to be upsampled.
     """
 

@@ -35,7 +35,7 @@ from maskmatch.training.distributed import World
 from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
 from maskmatch.training.records import LOG_EVERY, Recorder, finite
 from maskmatch.training.run_folder import resume, run_folder, write_config, write_environment, write_text
-from maskmatch.training.schedules import global_batch, resolve
+from maskmatch.training.schedules import global_batch, lr_report, resolve
 from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import Display, MetricsLog
@@ -162,12 +162,13 @@ class Run:
         backend = ops.current_backend(self.device)
         processes = f" x {self.world.size}" if self.world.size > 1 else ""
         start = f"from step {self.step}" if self.step else "from the start"
+        lr = lr_report(train, global_batch(train, self.world.size))
         network = getattr(self.student.network, "name", type(self.student.network).__name__)  # smp's have one
         weights = self.student.weights_report or "random weights"
         return (
             f"{data.name}: {parts}; {network}, {weights}; {self.device}{processes}, "
             f"{train.precision}, operators {backend}, loader {self.loader.name}; "
-            f"{train.steps} steps {start}; writing to {self.folder}"
+            f"{lr}, {train.steps} steps {start}; writing to {self.folder}"
         )
 
     def state(self) -> checkpoint.State:

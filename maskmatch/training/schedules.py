@@ -59,6 +59,15 @@ def scaled_lr(config: TrainConfig, batch: int) -> float:
     return config.lr * (ratio if config.optimizer == "sgd" else math.sqrt(ratio))
 
 
+def lr_report(config: TrainConfig, batch: int) -> str:
+    """The learning rate of a global batch of `batch`, and where it differs from `lr` also why."""
+    if batch == config.lr_batch_size:
+        return f"lr {config.lr:g}"
+    ratio = f"{batch}/{config.lr_batch_size}"
+    factor = ratio if config.optimizer == "sgd" else f"sqrt({ratio})"
+    return f"lr {scaled_lr(config, batch):.4g} = {config.lr:g} x {factor} for {batch} images a step"
+
+
 def make_optimizer(network: nn.Module, config: TrainConfig, processes: int = 1) -> Optimizer:
     """Two groups, so that everything but the encoder can learn faster than it.
 

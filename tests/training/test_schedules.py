@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from maskmatch.config import Config, MethodConfig, TrainConfig
-from maskmatch.training.schedules import make_optimizer, resolve, set_learning_rate
+from maskmatch.training.schedules import lr_report, make_optimizer, resolve, set_learning_rate
 
 
 def test_open_values_follow_from_the_steps():
@@ -37,3 +37,18 @@ def test_poly_schedule_and_head_multiplier(optimizer):
     set_learning_rate(made, 4, config)
     assert [group["lr"] for group in made.param_groups] == pytest.approx([0.1 * 0.6**0.9, 0.5 * 0.6**0.9])
     assert [len(group["params"]) for group in made.param_groups] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch", "said"),
+    [
+        ("sgd", 8, "lr 0.1"),
+        ("sgd", 32, "lr 0.4 = 0.1 x 32/8 for 32 images a step"),
+        ("adamw", 2, "lr 0.05 = 0.1 x sqrt(2/8) for 2 images a step"),
+    ],
+)
+def test_a_scaled_learning_rate_is_said(optimizer, batch, said):
+    config = TrainConfig(optimizer=optimizer, lr=0.1, lr_batch_size=8, batch_size=batch)
+    assert lr_report(config, batch) == said
+    lr = make_optimizer(nn.Linear(2, 2), config).param_groups[0]["lr"]
+    assert lr == pytest.approx(float(said.split()[1]))

@@ -85,8 +85,14 @@ class World:
         self._agreement = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, async_op=True)
         return raised
 
-    def replicate(self, network: nn.Module, inputs: Tensor) -> nn.Module:
-        """The network with its gradients averaged over the processes; `inputs` are some that it takes."""
+    def replicate(self, network: nn.Module, plain: nn.Module, inputs: Tensor) -> nn.Module:
+        """The network with its gradients averaged over the processes.
+
+        Args:
+            network: as it is called; may be compiled.
+            plain: the same, not compiled.
+            inputs: some that it takes.
+        """
         if self.size == 1:
             return network
         device = inputs.device
@@ -94,7 +100,7 @@ class World:
             network,
             device_ids=[device] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,
-            find_unused_parameters=_has_unused_parameters(network, inputs),
+            find_unused_parameters=_has_unused_parameters(plain, inputs),
             # SyncBatchNorm's buffers are equal, and `average_statistics` makes the others so.
             **dict[str, Any]({_BUFFERS_OPTION: False}),
         )

@@ -97,7 +97,7 @@ class TrainStep:
             self._student, self._teacher = _compiled(trained), _compiled(teacher.network)
             method.compile()
         image = torch.zeros(1, 3, method.min_size, method.min_size, device=self.device)
-        self._student = self.world.replicate(self._student, image)
+        self._student = self.world.replicate(self._student, trained, image)
 
     def __call__(
         self, batches: Sequence[Batch], step: int, *, truths: Sequence[Tensor | None] = (), compare: bool = False

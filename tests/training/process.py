@@ -26,26 +26,31 @@ class Network(nn.Module):
         self.head = nn.Conv2d(8, 6, 1)
         nn.init.normal_(self.head.weight)  # some pixels are confident from the start, some are not
         self.unused = nn.Linear(2, 2)
+
+    def forward(self, images):
+        return self.head(self.layers(images.double()))
+
+
+class FailingNetwork(Network):
+    def __init__(self):
+        super().__init__()
         self.forwards = 0
 
     def forward(self, images):
         self.forwards += self.training
-        if self.forwards > FAIL_AFTER:
+        if self.forwards > 5:
             raise ArithmeticError("this process was made to fail")
-        return self.head(self.layers(images.double()))
-
-
-FAIL_AFTER = 10**9
+        return super().forward(images)
 
 
 def main(argv):
-    global FAIL_AFTER
+    network = Network
     if argv[0] == "--fail-rank":
         if os.environ.get("RANK") == argv[1]:
-            FAIL_AFTER = 5
+            network = FailingNetwork
         argv = argv[2:]
     torch.manual_seed(0)
-    student = from_module(Network().double(), size_multiple=4)
+    student = from_module(network().double(), size_multiple=4)
     with StopSignal() as stop:
         train(parse_train(argv), student, stop)
 

@@ -38,7 +38,7 @@ def start(processes, *options):
 
 def run(processes, output, *options, code=0):
     process = start(processes, *OPTIONS, "--output", output, *options)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == code, out + err
     return out, err
 
@@ -79,10 +79,11 @@ def alone(tmp_path_factory):
     ("processes", "options"),
     [
         (2, ["--train.batch_size", 2]),
+        (2, ["--train.batch_size", 2, "--train.compile", "true"]),
         (1, ["--train.batch_size", 2, "--train.accumulate", 2]),
         (1, ["--train.batch_size", 4, "--train.branches", "joint"]),
     ],
-    ids=["two processes", "two micro-batches", "joint branches"],
+    ids=["two processes", "two compiled processes", "two micro-batches", "joint branches"],
 )
 def test_the_split_of_a_batch_changes_nothing(alone, tmp_path, processes, options):
     out, _ = run(processes, tmp_path / "run", *options)

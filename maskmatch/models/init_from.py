@@ -25,7 +25,7 @@ def init_from(network: nn.Module, path: str, num_classes: int) -> str:
         UserError: there is nothing to load, or it is another network's.
     """
     where = _weights_in(Path(path))
-    file = read_weights(where, "init_from")
+    file = read_weights(where, "init_from", "a run, a checkpoint, ")
     own, given = network.state_dict(), file.tensors
     classifier, problem = misfits(own, given, num_classes)
     if problem:

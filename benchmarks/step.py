@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -47,6 +49,7 @@ PROVIDERS = {
     "compile": ["--no-fused", "--train.compile", "true"],
     "supervised": ["--fused", "--method.supervised_only", "true"],
 }
+COMPILE_SECONDS = 120  # that the provider `compile` may take to compile a configuration
 SHAPES = tuple(CONFIGS)
 EVERY_BRANCH = ["--method.warmup_steps", "0", "--method.ramp_steps", "0", "--train.steps", "1000000"]
 
@@ -55,9 +58,29 @@ def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each configuration and provider; providers and their bare passes are timed in turns."""
     providers = {name: PROVIDERS[name] for name in selection.chosen_providers(PROVIDERS)}
     for config, options in chosen_configs(selection).items():
+        chosen = dict(providers)
+        if "compile" in chosen and not _compiles(options):
+            selection.skip(f"step, {config}, compile: torch.compile took more than {COMPILE_SECONDS} s")
+            del chosen["compile"]
         torch._dynamo.reset()
-        with prepared(options, providers) as runs:
+        with prepared(options, chosen) as runs:
             yield from _records(config, runs, selection)
+
+
+def _compiles(options: list[str]) -> bool:
+    """Whether torch.compile ends in time, in a process that can be ended; what it made is then in torch's cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*options, *PROVIDERS["compile"], "--profile", "1", "--output", f"{folder}/run"]
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "maskmatch.train", *command],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                timeout=COMPILE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+    return True
 
 
 def chosen_configs(selection: Selection) -> dict[str, list[str]]:
@@ -177,7 +200,7 @@ def _bare_passes(run: Run) -> Callable[[int], None]:
     scales = []
     if len(branches) > 1:
         scales = [_random(view.shape, step.device) for view in method.scaled_views(next(run.loader))]
-    forward, label = (torch.compile(n) if run.config.train.compile else n for n in (student, teacher))
+    forward, label = (torch.compile(n, dynamic=False) if run.config.train.compile else n for n in (student, teacher))
 
     def take(count: int) -> None:
         for _ in range(count):

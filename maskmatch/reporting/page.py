@@ -41,7 +41,7 @@ CURVES = (
     ),
     Group(
         "Pseudo-labels",
-        {"coverage": "confident pixels", "accuracy": "right, of those", "agreement": "teacher and student agree"},
+        {"coverage": "confident pixels", "accuracy": "right, of those", "agreement": "student agrees, strong view"},
         percent=True,
     ),
     Group("Learning rate", {"lr": "encoder", "lr_head": "all else"}),

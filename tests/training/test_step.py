@@ -169,5 +169,5 @@ def test_compiled_step_equals_eager_without_a_graph_break():
     counters.clear()
     compiled = run(network, compile=True, **options)
     assert counters["graph_break"] == {}
-    assert 8 <= counters["stats"]["unique_graphs"] <= 12  # student, teacher and the parts between, a few of them twice
+    assert 8 <= counters["stats"]["unique_graphs"] <= 13  # student, teacher and the parts between, a few of them twice
     assert_same(compiled, eager, rtol=1e-4, atol=1e-5)

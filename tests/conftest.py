@@ -17,6 +17,24 @@ def _own_cache(tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def refusal(capsys):
+    """Call a command line's `main` with options that it must refuse; returns its one line of error."""
+
+    def call(main, *options):
+        try:
+            code = main(list(map(str, options)))
+        except SystemExit as stop:
+            code = stop.code
+        error = capsys.readouterr().err.strip()
+        assert code == 2, error
+        assert "Traceback" not in error
+        assert len(error.splitlines()) == 1, error
+        return error
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def test_data():
     """Folder of real images and weights that cannot be part of the project."""

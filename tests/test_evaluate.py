@@ -108,10 +108,10 @@ def other_class(root):
         (other_class, "got 7"),
     ],
 )
-def test_wrong_data(run, photos, tmp_path, capsys, damage, said):
+def test_wrong_data(run, photos, tmp_path, refusal, damage, said):
     root = shutil.copytree(photos, tmp_path / "photos")
     damage(root)
-    assert said in fails(capsys, run, "--data.root", root, "--output", tmp_path / "evaluation")
+    assert said in refusal(main, run, "--data.root", root, "--output", tmp_path / "evaluation")
     assert not (tmp_path / "evaluation").exists()
 
 
@@ -130,12 +130,12 @@ def test_wrong_data(run, photos, tmp_path, capsys, damage, said):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_options(run, capsys, options, said):
-    assert said in fails(capsys, run, *options)
+def test_wrong_options(run, refusal, options, said):
+    assert said in refusal(main, run, *options)
 
 
-def test_no_run(capsys, tmp_path):
-    assert f"expected the folder of a run, found no {tmp_path / 'config.yaml'}" in fails(capsys, tmp_path)
+def test_no_run(refusal, tmp_path):
+    assert f"expected the folder of a run, found no {tmp_path / 'config.yaml'}" in refusal(main, tmp_path)
 
 
 def test_other_lists_need_not_be_there(run, photos, tmp_path):
@@ -147,21 +147,10 @@ def test_other_lists_need_not_be_there(run, photos, tmp_path):
     assert listed["confusion"] == pattern["confusion"] == evaluate(run, tmp_path / "run")["confusion"]
 
 
-def test_a_split_that_is_gone(write_run, photos, tmp_path, capsys):
+def test_a_split_that_is_gone(write_run, photos, tmp_path, refusal):
     run = write_run(tmp_path / "run", DataConfig(name="folder", root=str(photos), split="gone"))
     assert evaluate(run, tmp_path / "listed", "--data.val", "all.txt")["settings"]["images"] == 6
-    assert "gone" in fails(capsys, run, "--split", "test")
-
-
-def fails(capsys, *options):
-    """Run the command line with these options; returns its one line of error."""
-    try:
-        code = main(list(map(str, options)))
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2 and len(error.splitlines()) == 1, error
-    return error
+    assert "gone" in refusal(main, run, "--split", "test")
 
 
 @pytest.mark.slow

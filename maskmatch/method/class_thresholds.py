@@ -43,7 +43,8 @@ class ClassThresholds:
             self.mean, self.totals = self.mean.to(label.device), self.totals.to(label.device)
         classes = self.mean.numel()
         index = label.long().clamp(max=classes)  # IGNORE_INDEX goes to a bin of its own
-        seen = torch.stack([torch.ones_like(index), (confidence * UNIT).long()]).flatten(1)
+        # A NaN counts as no confidence: as an integer it would be anything, and stay in the mean for ever.
+        seen = torch.stack([torch.ones_like(index), (confidence.nan_to_num() * UNIT).long()]).flatten(1)
         bins = torch.zeros(2, classes + 1, dtype=torch.int64, device=label.device)
         self.totals += bins.scatter_add_(1, index.flatten().expand(2, -1), seen)[:, :-1]
         factor = torch.cat([self.mean.max() / self.mean, self.mean.new_zeros(1)])

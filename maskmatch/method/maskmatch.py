@@ -92,8 +92,6 @@ class MaskMatch:
         num_classes: int | None = None,
         leaves_out_hidden: bool = False,
     ) -> None:
-        if config.class_thresholds and num_classes is None:
-            raise ValueError("class_thresholds needs num_classes, got None")
         self.config = config
         self.mean = tuple(mean)
         self.std = tuple(std)
@@ -101,7 +99,11 @@ class MaskMatch:
         self.min_size = min_size
         self.align_corners = align_corners
         self.leaves_out_hidden = leaves_out_hidden
-        self.class_thresholds = ClassThresholds(num_classes) if config.class_thresholds and num_classes else None
+        self.class_thresholds = None
+        if config.class_thresholds:
+            if num_classes is None:
+                raise ValueError("class_thresholds needs num_classes, got None")
+            self.class_thresholds = ClassThresholds(num_classes)
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:

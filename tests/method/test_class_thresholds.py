@@ -68,6 +68,15 @@ def test_the_split_of_a_step_changes_nothing():
     assert torch.equal(whole.mean, parts.mean)
 
 
+def test_a_confidence_that_is_nan_passes_nothing_and_does_not_stay():
+    thresholds = ClassThresholds(CLASSES)
+    label, confidence = draw(0)
+    confidence[0, 0, 0] = torch.nan
+    assert not thresholds.relative(label, confidence)[0, 0, 0] >= 0
+    thresholds.update()
+    assert thresholds.mean.tolist() == pytest.approx(expected_means([(label, confidence.nan_to_num())]), abs=2e-5)
+
+
 def test_they_go_on_from_their_state():
     thresholds, resumed = ClassThresholds(CLASSES), ClassThresholds(CLASSES)
     thresholds.relative(*draw(0))

@@ -243,12 +243,12 @@ def test_any_number_of_classes(write_run, photos, record, tmp_path, classes):
     assert len(page.source) < 3e6
 
 
-def test_an_earlier_report_is_replaced_and_no_other_file(recorded_run, tmp_path, capsys):
+def test_an_earlier_report_is_replaced_and_no_other_file(recorded_run, tmp_path, refusal):
     first = report(recorded_run).source
     assert report(recorded_run).source == first
     mine = tmp_path / "mine.html"
     mine.write_text("<p>mine</p>")
-    assert "found another" in fails(capsys, recorded_run, "--output", mine)
+    assert "found another" in refusal(main, recorded_run, "--output", mine)
     assert mine.read_text() == "<p>mine</p>"
     assert main([str(recorded_run), "--output", str(tmp_path / "new" / "page.html")]) == 0
     assert not list(tmp_path.rglob("*.tmp"))
@@ -289,19 +289,19 @@ BROKEN = (remove_checkpoints, damage_checkpoint, other_classes, damage_records, 
 
 
 @pytest.mark.parametrize("damage", BROKEN, ids=lambda damage: damage.__name__)
-def test_broken_runs_are_one_line(recorded_run, capsys, damage):
+def test_broken_runs_are_one_line(recorded_run, refusal, damage):
     report(recorded_run)
     before = (recorded_run / "report.html").read_bytes()
     said = damage(recorded_run)
-    assert said in fails(capsys, recorded_run)
+    assert said in refusal(main, recorded_run)
     assert (recorded_run / "report.html").read_bytes() == before
 
 
-def test_holes_in_the_list_are_one_line(recorded_run, photos, tmp_path, capsys):
+def test_holes_in_the_list_are_one_line(recorded_run, photos, tmp_path, refusal):
     root = shutil.copytree(photos, tmp_path / "photos")
     change_config(recorded_run, data__root=str(root))
     (root / "images/3.png").unlink()
-    assert "images/3.png" in fails(capsys, recorded_run)
+    assert "images/3.png" in refusal(main, recorded_run)
 
 
 @pytest.mark.parametrize(
@@ -316,31 +316,20 @@ def test_holes_in_the_list_are_one_line(recorded_run, photos, tmp_path, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_options(run, capsys, options, said):
-    assert said in fails(capsys, run, *options)
+def test_wrong_options(run, refusal, options, said):
+    assert said in refusal(main, run, *options)
 
 
-def test_wrong_runs(run, tmp_path, capsys):
-    assert "expected each once" in fails(capsys, run, run)
-    assert "expected best or last" in fails(capsys, run, tmp_path, "--checkpoint", run / "checkpoints/step_2")
-    assert "runs" in fails(capsys)
+def test_wrong_runs(run, tmp_path, refusal):
+    assert "expected each once" in refusal(main, run, run)
+    assert "expected best or last" in refusal(main, run, tmp_path, "--checkpoint", run / "checkpoints/step_2")
+    assert "runs" in refusal(main)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written(recorded_run, capsys):
+def test_a_folder_that_cannot_be_written(recorded_run, refusal):
     recorded_run.chmod(0o500)
-    assert "permission denied" in fails(capsys, recorded_run)
-
-
-def fails(capsys, *options):
-    """Run the command line with these options; returns its one line of error."""
-    try:
-        code = main(list(map(str, options)))
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2 and len(error.splitlines()) == 1, error
-    return error
+    assert "permission denied" in refusal(main, recorded_run)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 9])

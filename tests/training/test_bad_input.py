@@ -11,19 +11,6 @@ from PIL import Image
 from maskmatch.train import main
 
 
-def fails(capsys, *options):
-    """Run the command line with these options; returns its one line of error."""
-    try:
-        code = main(list(map(str, options)))
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2, error
-    assert "Traceback" not in error
-    assert len(error.splitlines()) == 1, error
-    return error
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -63,43 +50,43 @@ def fails(capsys, *options):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_options(capsys, tmp_path, options, said):
+def test_wrong_options(refusal, tmp_path, options, said):
     output = tmp_path / "run"
-    assert said.lower() in fails(capsys, *options, "--output", output).lower()
+    assert said.lower() in refusal(main, *options, "--output", output).lower()
     assert not output.exists()
 
 
-def test_a_misspelt_option_of_a_config_file(capsys, tmp_path):
+def test_a_misspelt_option_of_a_config_file(refusal, tmp_path):
     (tmp_path / "my.yaml").write_text("method:\n  treshold: 0.5\n")
-    error = fails(capsys, "--config", tmp_path / "my.yaml")
+    error = refusal(main, "--config", tmp_path / "my.yaml")
     assert "--method.treshold" in error and "--method.threshold" in error
 
 
-def test_a_folder_that_holds_a_run_is_not_written_to(capsys, finished_run):
+def test_a_folder_that_holds_a_run_is_not_written_to(refusal, finished_run):
     before = {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
-    error = fails(capsys, "--output", finished_run)
+    error = refusal(main, "--output", finished_run)
     assert str(finished_run) in error and "--resume" in error
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_another_run_is_not_resumed(capsys, finished_run):
+def test_another_run_is_not_resumed(refusal, finished_run):
     config = finished_run / "config.yaml"
-    error = fails(capsys, "--config", config, "--output", finished_run, "--resume", "--train.seed", 5)
+    error = refusal(main, "--config", config, "--output", finished_run, "--resume", "--train.seed", 5)
     assert "train.seed" in error and "0" in error and "5" in error
 
 
-def test_a_run_is_not_resumed_with_other_data(capsys, folder):
+def test_a_run_is_not_resumed_with_other_data(refusal, capsys, folder):
     root, options = folder
     fast = ["--train.steps", "1", "--train.batch_size", "2", "--data.loader", "torch", "--output", str(root / "run")]
     assert main([*options, *fast]) == 0
     (root / "list.txt").write_text("a.jpg a.png\n")
     capsys.readouterr()
-    assert "expected the checkpoint's list of 2 labelled images, got 1" in fails(capsys, *options, *fast, "--resume")
+    assert "expected the checkpoint's list of 2 labelled images, got 1" in refusal(main, *options, *fast, "--resume")
 
 
-def test_a_batch_that_batchnorm_cannot_take(capsys, tmp_path):
+def test_a_batch_that_batchnorm_cannot_take(refusal, tmp_path):
     options = ["--train.batch_size", "1", "--method.supervised_only", "true", "--data.crop_size", "32"]
-    assert "train.batch_size of at least 2, got 1" in fails(capsys, *options, "--output", tmp_path / "run")
+    assert "train.batch_size of at least 2, got 1" in refusal(main, *options, "--output", tmp_path / "run")
 
 
 @pytest.fixture
@@ -158,17 +145,17 @@ def damage_class(root):
 
 
 @pytest.mark.parametrize("damage", [damage_list, damage_missing, damage_truncated, damage_size, damage_class])
-def test_wrong_data(capsys, folder, damage):
+def test_wrong_data(refusal, folder, damage):
     root, options = folder
     words = damage(root).split(": ")
-    error = fails(capsys, *options, "--output", root / "run")
+    error = refusal(main, *options, "--output", root / "run")
     assert all(word in error for word in words), error
     assert not (root / "run").exists()
 
 
-def test_weights_of_another_network(capsys, tmp_path, test_data):
+def test_weights_of_another_network(refusal, tmp_path, test_data):
     weights = test_data / "weights" / "tf_efficientnet_lite0.safetensors"
-    error = fails(capsys, "--model.encoder_weights", weights, "--output", tmp_path / "run")
+    error = refusal(main, "--model.encoder_weights", weights, "--output", tmp_path / "run")
     assert weights.name in error
 
 

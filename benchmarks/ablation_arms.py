@@ -63,9 +63,14 @@ ABLATIONS = (
     Arm("scales-3", "scales of the teacher", "0.75, 1, 1.5", ("--method.scales", "[0.75, 1.0, 1.5]")),
     *_varied("average over the scales", "average", "average", ("probability", "logit")),
     Arm("class-tau", "against lost classes", "a threshold for each class", ("--method.class_thresholds", "true")),
+    Arm("one-tau", "against lost classes", "one threshold for all", ("--method.class_thresholds", "false")),
     Arm(
-        "consistency-class-tau", "against lost classes", "the same, consistency alone",
+        "consistency-class-tau", "against lost classes", "a threshold for each class, consistency alone",
         (*CONSISTENCY, "--method.class_thresholds", "true"),
+    ),
+    Arm(
+        "consistency-one-tau", "against lost classes", "one threshold for all, consistency alone",
+        (*CONSISTENCY, "--method.class_thresholds", "false"),
     ),
     *_varied("threshold", "threshold", "threshold", (0.7, 0.8, 0.9, 0.95)),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -30,6 +31,7 @@ from maskmatch.trained import TrainedModel, load
 
 COMPARED = {"supervised": "labelled images alone", "consistency": "consistency", "full": "MaskMatch"}
 CURVES = {"consistency": "consistency", "ms": "consistency + MS", "lcr": "consistency + LCR", "full": "MaskMatch"}
+CLASSES = {"full": "a threshold for each class", "one-tau": "one threshold for all"}
 STRATEGIES = ("random", "block", "grid")
 RATIOS = (0.3, 0.7)
 SCALES = ([1.0], [1.0, 1.5], [0.75, 1.0, 1.5])
@@ -37,6 +39,7 @@ IMAGES = 4  # of the test list, evenly spaced
 BATCH = 8  # images that are masked together
 UNSURE = (70, 70, 70)
 
+Log = list[dict[str, Any]]  # a run's metrics.jsonl
 Row = list[tuple[str, np.ndarray]]  # title and picture, uint8 [H, W, 3]
 
 
@@ -46,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("docs/images"), metavar="DIR")
     arguments = parser.parse_args(argv)
-    folders = {arm: _find(arguments.runs, arm, arguments.seed) for arm in COMPARED | CURVES}
+    folders = {arm: _find(arguments.runs, arm, arguments.seed) for arm in COMPARED | CURVES | CLASSES}
     models = {arm: load(folders[arm], checkpoint="last") for arm in COMPARED}
     student = load(folders["full"], checkpoint="last", weights="student")
     dataset = load_dataset(student.config.data, supervised_only=True)
@@ -62,6 +65,8 @@ def main(argv: Sequence[str]) -> int:
     for name, pictures in rows.items():
         _save(arguments.output / f"method-{name}.png", pictures, student)
     _save_curves(arguments.output / "method-coverage.png", {CURVES[arm]: _log(folders[arm]) for arm in CURVES})
+    by_class = {CLASSES[arm]: _log(folders[arm]) for arm in CLASSES}
+    _save_class_curves(arguments.output / "method-classes.png", by_class, student.class_names)
     return 0
 
 
@@ -138,23 +143,43 @@ def _save(path: Path, rows: Sequence[Row], model: TrainedModel) -> None:
     figure.savefig(path)
 
 
-def _log(folder: Path) -> list[dict[str, Any]]:
+def _log(folder: Path) -> Log:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def _save_curves(path: Path, logs: dict[str, list[dict[str, Any]]]) -> None:
+def _save_curves(path: Path, logs: dict[str, Log]) -> None:
     figure = _figure(9.0, 2.9)
     titles = {"coverage": "pixels above the threshold", "accuracy": "of those, right", "miou_teacher": "mIoU on val"}
     for axes, (key, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
-        for name, records in logs.items():
-            points = [(record["step"], record[key]) for record in records if record.get(key) is not None]
-            axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
+        _draw_curves(axes, title, {name: [(line["step"], line.get(key)) for line in log] for name, log in logs.items()})
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)
+
+
+def _save_class_curves(path: Path, logs: dict[str, Log], class_names: Sequence[str]) -> None:
+    """Above the share of each class's pseudo-labels that count, below the class's IoU."""
+    figure = _figure(1.5 * len(class_names), 3.6)
+    panels = figure.subplots(2, len(class_names), sharex=True, sharey="row")
+    for row, key in zip(panels, ("coverage_by_class", "iou_teacher"), strict=True):
+        for index, (axes, name) in enumerate(zip(row, class_names, strict=True)):
+            points = {of: [(line["step"], line[key][index]) for line in log if key in line] for of, log in logs.items()}
+            _draw_curves(axes, name, points)
+    panels[0][0].set_ylabel("pixels above the threshold", fontsize=7)
+    panels[1][0].set_ylabel("IoU on val", fontsize=7)
+    figure.legend(
+        *panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+    )
+    figure.savefig(path)
+
+
+def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[int, float | None]]]) -> None:
+    for name, points in curves.items():
+        known = [(step, value) for step, value in points if value is not None]
+        axes.plot(*zip(*known, strict=True), label=name, linewidth=1.2)
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("step", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
 
 
 def _figure(width: float, height: float) -> Figure:

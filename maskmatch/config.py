@@ -112,14 +112,15 @@ class MethodConfig:
     """Weight of L_r after the ramp."""
     threshold: float = 0.95
     """Confidence that a pseudo-label needs to count, tau."""
-    class_thresholds: bool = False
-    """A threshold for each class, lower where the teacher is less sure of the class, so that none is lost."""
+    class_thresholds: bool = True
+    """A threshold for each class, lower where the teacher is less sure of the class, so that none is lost. `false` is
+    the published method, and what the configurations of the public data sets take."""
     lambda_u: float = 1.0
     """Weight of L_u after the ramp."""
     lambda_m: float = 0.2
     """Weight of L_m after the ramp."""
     scales: list[float] = field(default_factory=lambda: [1.0, 1.5])
-    """Scales at which the teacher sees the weak view."""
+    """Scales at which the teacher sees the weak view; until the ramp has ended that nearest to 1 alone."""
     average: Literal["probability", "logit"] = "probability"
     """What is averaged over the scales."""
     masking: Literal["random", "block", "grid"] = "random"

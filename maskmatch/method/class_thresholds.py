@@ -18,19 +18,15 @@ UNIT = 2**16  # confidences are added up as integers: in any order the sum is th
 
 
 class ClassThresholds:
-    """How sure the teacher is of each class.
+    """How sure the teacher is of each class; their number, C, is that of the first pseudo-labels."""
 
-    Args:
-        num_classes: C.
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        self.mean = torch.full((num_classes,), 1 / num_classes)  # float32 [C], m
+    def __init__(self) -> None:
+        self.mean = torch.empty(0)  # float32 [C], m
         # Seen since the last update: pixels, and the sum of their confidence.
-        self.totals = torch.zeros(2, num_classes, dtype=torch.int64)
+        self.totals = torch.empty(0)  # int64 [2, C]
 
     @torch.no_grad()
-    def relative(self, label: Tensor, confidence: Tensor) -> Tensor:
+    def relative(self, label: Tensor, confidence: Tensor, num_classes: int) -> Tensor:
         """Confidences that pass tau where the given ones pass tau_c.
 
         What is seen here moves the thresholds at the next `update`.
@@ -38,14 +34,17 @@ class ClassThresholds:
         Args:
             label: uint8 [M, H, W], IGNORE_INDEX on padding.
             confidence: float32 [M, H, W].
+            num_classes: C.
         """
-        if self.mean.device != label.device:
-            self.mean, self.totals = self.mean.to(label.device), self.totals.to(label.device)
-        classes = self.mean.numel()
-        index = label.long().clamp(max=classes)  # IGNORE_INDEX goes to a bin of its own
+        if not self.mean.numel():
+            self.mean = torch.full((num_classes,), 1 / num_classes)
+        self.mean = self.mean.to(label.device)
+        if not self.totals.numel():
+            self.totals = torch.zeros(2, num_classes, dtype=torch.int64, device=label.device)
+        index = label.long().clamp(max=num_classes)  # IGNORE_INDEX goes to a bin of its own
         # A NaN counts as no confidence: as an integer it would be anything, and stay in the mean for ever.
         seen = torch.stack([torch.ones_like(index), (confidence.nan_to_num() * UNIT).long()]).flatten(1)
-        bins = torch.zeros(2, classes + 1, dtype=torch.int64, device=label.device)
+        bins = torch.zeros(2, num_classes + 1, dtype=torch.int64, device=label.device)
         self.totals += bins.scatter_add_(1, index.flatten().expand(2, -1), seen)[:, :-1]
         factor = torch.cat([self.mean.max() / self.mean, self.mean.new_zeros(1)])
         return (confidence * factor[index]).clamp(max=1)
@@ -64,4 +63,4 @@ class ClassThresholds:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from there."""
-        self.mean = state["mean"].to(self.mean.device)
+        self.mean = state["mean"]

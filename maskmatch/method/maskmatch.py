@@ -10,6 +10,7 @@ L    = CE(S(x), y)                                    L_x, supervised
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -75,7 +76,6 @@ class MaskMatch:
         size_multiple, min_size: image sizes must be multiples of the one and at least the other; the teacher's
             scales are rounded accordingly.
         align_corners: how the network's logits are to be upsampled.
-        num_classes: C; `config.class_thresholds` needs it.
         leaves_out_hidden: whether the network's forward takes `hidden`, a pair of the patch grid and the number of
             visible patches, and encodes those alone (`Student.token_size`); images are then made of whole patches.
     """
@@ -89,7 +89,6 @@ class MaskMatch:
         size_multiple: int = 1,
         min_size: int = 1,
         align_corners: bool = False,
-        num_classes: int | None = None,
         leaves_out_hidden: bool = False,
     ) -> None:
         self.config = config
@@ -99,17 +98,13 @@ class MaskMatch:
         self.min_size = min_size
         self.align_corners = align_corners
         self.leaves_out_hidden = leaves_out_hidden
-        self.class_thresholds = None
-        if config.class_thresholds:
-            if num_classes is None:
-                raise ValueError("class_thresholds needs num_classes, got None")
-            self.class_thresholds = ClassThresholds(num_classes)
+        self.class_thresholds = ClassThresholds() if config.class_thresholds else None
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
         """All losses of a batch in one graph; one branch after the other needs less memory."""
         batch, weights = self.draw(batch), self.weights(step)
-        pseudo = self.pseudo_labels(teacher, batch) if len(weights) > 1 else None
+        pseudo = self.pseudo_labels(teacher, batch, self.scales(step)) if len(weights) > 1 else None
         divisors = dict(zip(DIVISORS, self.divisors(batch), strict=True))
         losses = dict.fromkeys(BRANCHES, batch.images.new_zeros((), dtype=torch.float32))
         for name in weights:
@@ -147,6 +142,14 @@ class MaskMatch:
             return 0.0
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
 
+    def scales(self, step: int) -> Sequence[float]:
+        """Scales at which the teacher sees the weak view at a step: until the ramp has ended that nearest to 1 alone.
+
+        A young network does not know things at another size yet, and what it mistakes early stays mistaken.
+        """
+        scales = self.config.scales
+        return scales if self.ramp(step) == 1 else [min(scales, key=lambda scale: abs(math.log(scale)))]
+
     def draw(self, batch: Batch) -> Batch:
         """The batch with the boxes of CutMix, which are otherwise drawn anew wherever they are needed."""
         mixes = self.config.cutmix and not self.config.supervised_only
@@ -170,14 +173,17 @@ class MaskMatch:
         return torch.stack([labeled, *(pixels.sum().to(labeled.dtype) for pixels in (mixed, masked, hidden, valid))])
 
     @torch.no_grad()
-    def pseudo_labels(self, teacher: Callable[[Tensor], Tensor], batch: Batch) -> PseudoLabels:
-        """The teacher's labels of the weak views, averaged over the scales."""
-        return self.adapted(self.combine([teacher(view) for view in self.scaled_views(batch)], batch))
+    def pseudo_labels(
+        self, teacher: Callable[[Tensor], Tensor], batch: Batch, scales: Sequence[float] | None = None
+    ) -> PseudoLabels:
+        """The teacher's labels of the weak views, averaged over the scales, by default all of `config.scales`."""
+        logits = [teacher(view) for view in self.scaled_views(batch, scales)]
+        return self.adapted(self.combine(logits, batch), logits[0].shape[1])
 
-    def scaled_views(self, batch: Batch) -> list[Tensor]:
+    def scaled_views(self, batch: Batch, scales: Sequence[float] | None = None) -> list[Tensor]:
         """What the teacher sees: the normalised weak views at each scale, float32 [M, 3, h, w]."""
         weak = self.normalize(_required(batch.weak))
-        return [self._resize(weak, scale) for scale in self.config.scales]
+        return [self._resize(weak, scale) for scale in scales or self.config.scales]
 
     def combine(self, logits: Sequence[Tensor], batch: Batch) -> PseudoLabels:
         """Pseudo-labels from the teacher's logits [M, C, h, w] at each scale."""
@@ -187,11 +193,11 @@ class MaskMatch:
         )
         return PseudoLabels(label.masked_fill(~valid, IGNORE_INDEX), confidence)
 
-    def adapted(self, pseudo: PseudoLabels) -> PseudoLabels:
+    def adapted(self, pseudo: PseudoLabels, num_classes: int) -> PseudoLabels:
         """With `class_thresholds`, confidences relative to how sure the teacher is of each class."""
         if self.class_thresholds is None:
             return pseudo
-        return PseudoLabels(pseudo.label, self.class_thresholds.relative(*pseudo))
+        return PseudoLabels(pseudo.label, self.class_thresholds.relative(*pseudo, num_classes))
 
     def branch(self, name: str, batch: Batch, pseudo: PseudoLabels | None) -> Branch:
         """The branch that `name`, one of BRANCHES, stands for; `pseudo` is for the unlabelled ones."""

@@ -41,7 +41,6 @@ def make_method(config: MethodConfig, student: Student, num_classes: int) -> Mas
         size_multiple=student.size_multiple,
         min_size=student.min_size,
         align_corners=student.align_corners,
-        num_classes=num_classes,
         leaves_out_hidden=student.token_size is not None,
     )
 
@@ -123,7 +122,7 @@ class TrainStep:
         if not self.network.training:
             self.network.train()
         self.guard.remember()
-        weights = self.method.weights(step)
+        weights, scales = self.method.weights(step), self.method.scales(step)
         with self.phases("loss"):
             batches = [self.method.draw(batch) for batch in batches]
             pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
@@ -135,7 +134,7 @@ class TrainStep:
         for batch, truth in zip_longest(batches, truths):
             pseudo = None
             if len(weights) > 1:
-                pseudo = self._pseudo_labels(batch)
+                pseudo = self._pseudo_labels(batch, scales)
                 found.append({"coverage": self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)})
                 if self.counter:
                     self.counter.count(batch.target, pseudo, truth)
@@ -174,7 +173,7 @@ class TrainStep:
         pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
         divisors = dict(zip(DIVISORS, pixels, strict=True))
         for batch in batches:
-            pseudo = self._pseudo_labels(batch) if len(weights) > 1 else None
+            pseudo = self._pseudo_labels(batch, self.method.scales(step)) if len(weights) > 1 else None
             for name, weight in weights.items():
                 self.optimizer.zero_grad(set_to_none=True)
                 loss = self._losses([name], batch, pseudo, divisors)[name]
@@ -200,13 +199,13 @@ class TrainStep:
         return self._student.no_sync()
 
     @torch.no_grad()
-    def _pseudo_labels(self, batch: Batch) -> PseudoLabels:
+    def _pseudo_labels(self, batch: Batch, scales: Sequence[float]) -> PseudoLabels:
         with self.phases("loss"):
-            views = self.method.scaled_views(batch)
+            views = self.method.scaled_views(batch, scales)
         with self.phases("teacher"), self.autocast():
             logits = [self._teacher(view) for view in views]
         with self.phases("loss"):
-            return self.method.adapted(self.method.combine(logits, batch))
+            return self.method.adapted(self.method.combine(logits, batch), logits[0].shape[1])
 
     def _losses(
         self,

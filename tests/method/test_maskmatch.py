@@ -17,6 +17,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 def make(**options):
     defaults = {"warmup_steps": 0, "ramp_steps": 0, "threshold": 0.3, "scales": [0.75, 1.0], "patch_size": 8}
+    defaults["class_thresholds"] = False  # they have tests of their own
     config = MethodConfig(**{**defaults, **options})
     return MaskMatch(config, mean=MEAN, std=STD, size_multiple=4)
 
@@ -70,6 +71,21 @@ def test_pseudo_labels(network, batch, scales, average):
     assert_close(pseudo.confidence, confidence)
     assert (pseudo.label[batch.valid] == label[batch.valid]).float().mean() > 0.999
     assert (pseudo.label[~batch.valid] == IGNORE_INDEX).all()
+
+
+def test_other_scales_join_when_the_ramp_has_ended(network, batch):
+    method = make(scales=[0.75, 1.0, 1.5], warmup_steps=10, ramp_steps=10)
+    seen = []
+
+    def teacher(view):
+        seen.append(tuple(view.shape[2:]))
+        return network(view)
+
+    for step, sizes in ((9, []), (10, [(32, 40)]), (18, [(32, 40)]), (19, [(24, 32), (32, 40), (48, 60)])):
+        seen.clear()
+        method(network, teacher, batch, step)
+        assert seen == sizes
+    assert make(scales=[0.5, 1.25], ramp_steps=2).scales(0) == [1.25]
 
 
 @pytest.mark.parametrize("cutmix", [True, False])

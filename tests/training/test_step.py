@@ -145,7 +145,7 @@ def test_a_step_reads_nothing_from_the_device(fused, method, precision):
     step = TrainStep(
         network,
         teacher,
-        MaskMatch(config, size_multiple=4, num_classes=4),
+        MaskMatch(config, size_multiple=4),
         train,
         counter=PseudoLabelCounter(4, 0.5, "cpu"),
     )

@@ -28,7 +28,7 @@ FREE = {
 }  # fmt: skip
 # Options of losses that a run may not have.
 UNLABELED = (
-    "consistency", "cutmix", "threshold", "lambda_u", "scales", "average", "warmup_steps", "ramp_steps",
+    "consistency", "cutmix", "threshold", "class_thresholds", "lambda_u", "scales", "average", "warmup_steps", "ramp_steps",
     "strong_updates_bn",
 )  # fmt: skip
 MASKED = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -48,10 +49,10 @@ class SupervisedLoss:
             pixels = upsample_cross_entropy(
                 logits.detach(), target, class_weight=weights, normalize="none", align_corners=self.align_corners
             )
-            # The index depends on how many pixels are labelled, and so stays on the device.
-            count = (target != IGNORE_INDEX).sum()
-            last = (count * self.hardest).ceil().long().sub(1).clamp(min=0)
-            least = pixels.flatten().sort(descending=True).values.gather(0, last.view(1))
+            # The index depends on how many pixels are labelled, and so stays on the device; all of them are the most.
+            hardest = pixels.flatten().topk(math.ceil(target.numel() * self.hardest)).values
+            count = (target != IGNORE_INDEX).sum(dtype=torch.float64)
+            least = hardest.gather(0, (count * self.hardest).ceil().long().sub(1).clamp(min=0).view(1))
         return self._cross_entropy(logits, target, weights, (pixels >= least).float(), divisor * self.hardest)
 
     def _cross_entropy(

@@ -43,7 +43,10 @@ def test_class_weights_are_those_of_torch(logits, target, weights):
 
 @pytest.mark.parametrize("share", [1 / 16, 0.5])
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_the_hardest_pixels(logits, target, share, weights):
+@pytest.mark.parametrize("fully_labelled", [False, True])
+def test_the_hardest_pixels(logits, target, share, weights, fully_labelled):
+    if fully_labelled:
+        target[target == IGNORE_INDEX] = 1
     loss = SupervisedLoss(weights, share)
     tensor = None if weights is None else torch.tensor(weights, dtype=torch.float64)
     pixels = F.cross_entropy(

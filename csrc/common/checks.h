@@ -34,14 +34,16 @@ inline std::string shape_text(const Tensor& tensor) {
 // Rank or exact shape; a negative size is free.
 inline void check_shape(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
   bool right = tensor.dim() == static_cast<int64_t>(shape.size());
-  std::ostringstream expected;
-  int64_t axis = 0;
-  for (const int64_t size : shape) {
-    expected << (axis ? ", " : "") << (size < 0 ? "*" : std::to_string(size));
-    if (right && size >= 0) right = tensor.size(axis) == size;
-    ++axis;
+  for (size_t axis = 0; right && axis < shape.size(); ++axis) {
+    const int64_t size = shape.begin()[axis];
+    right = size < 0 || tensor.size(static_cast<int64_t>(axis)) == size;
   }
-  if (!right) fail(name, " must be [", expected.str(), "], got ", shape_text(tensor));
+  if (right) return;
+  std::ostringstream expected;
+  for (const int64_t size : shape) {
+    expected << (expected.tellp() > 0 ? ", " : "") << (size < 0 ? "*" : std::to_string(size));
+  }
+  fail(name, " must be [", expected.str(), "], got ", shape_text(tensor));
 }
 
 inline void check_dtype(const char* name, const Tensor& tensor, std::initializer_list<ScalarType> dtypes) {

@@ -85,12 +85,9 @@ std::tuple<Tensor, Tensor> patch_mask(Tensor images, int64_t patch_size, double 
     const int64_t plane = task / plan.rows, patch_row = task % plan.rows;
     const bool* grid_row = grids + (plane / planes * plan.rows + patch_row) * plan.columns;
     fill_row(maps[plane % planes], grid_row, elements, scratch, scratch + padded);
-    const int64_t end = std::min((patch_row + 1) * plan.patch_size, plan.height);
-    for (int64_t y = patch_row * plan.patch_size; y < end; ++y) {
-      const int64_t offset = (plane * plan.height + y) * elements;
-      kernels.normalize({input + offset * static_cast<int64_t>(is_uint8 ? 1 : sizeof(float)), is_uint8, scratch,
-                         scratch + padded, result + offset, elements});
-    }
+    const int64_t y = patch_row * plan.patch_size, offset = (plane * plan.height + y) * elements;
+    kernels.normalize({input + offset * static_cast<int64_t>(is_uint8 ? 1 : sizeof(float)), is_uint8, scratch,
+                       scratch + padded, result + offset, std::min(plan.patch_size, plan.height - y), elements});
   });
   if (!is_uint8) output = torch::stable::to(output, dtype);
   return {output, grid};

@@ -71,14 +71,12 @@ def patch_mask(
     means, stds = _per_channel("mean", mean, channels), _per_channel("std", std, channels)
     if min(stds) <= 0:
         raise ValueError(f"std must be positive, got {list(std)}")
-    if fill is None:
-        fill = means
-    elif isinstance(fill, (int, float)):
+    if isinstance(fill, (int, float)):
         fill = [fill] * channels
-    fills = _per_channel("fill", fill, channels)
+    fills = means if fill is None else _per_channel("fill", fill, channels)
 
-    patches = ((height + patch_size - 1) // patch_size) * ((width + patch_size - 1) // patch_size)
     if seeds is None:
+        patches = ((height + patch_size - 1) // patch_size) * ((width + patch_size - 1) // patch_size)
         if hidden_patches(patches, ratio) > 0:
             raise ValueError(f"seeds must be int64 [N] = [{count}] where mask_ratio is {mask_ratio}, got None")
         seeds = torch.zeros(count, dtype=torch.int64, device=images.device)

@@ -17,12 +17,12 @@ struct Axis {
 constexpr int64_t kAxisPadding = 16;
 
 struct NormalizeArgs {
-  const void* input;  // uint8 or float [count]
+  const void* input;  // uint8 or float [rows, count]
   bool is_uint8;
   const float* scale;  // [count], 0 where hidden
   const float* bias;   // [count]
-  float* output;       // [count]
-  int64_t count;
+  float* output;       // [rows, count]
+  int64_t rows, count;
 };
 
 struct Scale {

@@ -82,9 +82,7 @@ MASKMATCH_INLINE Ints read_labels(const CrossEntropyArgs& args, int64_t pixel, i
   if (args.target_is_uint8) {
     uint8_t bytes[kLanes] = {};
     copy_some(bytes, static_cast<const uint8_t*>(args.target) + pixel, count);
-    Bytes target;
-    __builtin_memcpy(&target, bytes, sizeof(target));
-    const Ints value = __builtin_convertvector(target, Ints);
+    const Ints value = widen(bytes);
     const int32_t ignored = args.ignore_index >= 0 && args.ignore_index < 256 ? args.ignore_index : -1;
     label = value == ignored ? splat(kIgnored) : value < static_cast<int32_t>(args.classes) ? value : splat(kInvalid);
   } else {

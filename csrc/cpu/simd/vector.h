@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -53,6 +53,22 @@ MASKMATCH_INLINE void store_some(Element* to, Vector value, int64_t count) {
   } else {
     for (int64_t i = 0; i < count; ++i) to[i] = value[i];
   }
+}
+
+// kLanes bytes; GCC takes __builtin_convertvector apart here, lane by lane.
+MASKMATCH_INLINE Ints widen(const uint8_t* from) {
+#if defined(__AVX512F__)
+  return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)from));
+#elif defined(__AVX2__)
+  return (Ints)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from));
+#elif defined(__SSE2__)
+  int32_t bytes;
+  __builtin_memcpy(&bytes, from, sizeof(bytes));
+  const __m128i zero = _mm_setzero_si128();
+  return (Ints)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_cvtsi32_si128(bytes), zero), zero);
+#else
+  return Ints{from[0], from[1], from[2], from[3]};
+#endif
 }
 
 // 0, 1, 2, ...

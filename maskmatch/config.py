@@ -67,8 +67,9 @@ class DataConfig:
     """Probability that the strong view is blurred, with sigma from [0.1, 2.0] pixels."""
     loader: Literal["auto", "dali", "torch"] = "auto"
     """Who decodes and augments."""
-    workers: int = 1
-    """Threads that prepare batches."""
+    workers: int | None = None
+    """Threads that make batches ahead of time; 0: a batch is made when it is asked for. Default 1, but 0 where torch
+    takes all cores of a CPU for the networks, which such a thread would hold up for longer than its own work takes."""
     cache: Literal["none", "ram"] = "ram"
     """`ram` keeps decoded images, as many as fit into half of the free memory; `none` decodes them each time."""
     on_error: Literal["fatal", "skip"] = "fatal"
@@ -243,7 +244,7 @@ def validate(config: Config) -> None:
             data.num_classes is None or 1 <= data.num_classes <= 255,
             "a number from 1 to 255",
         ),
-        ("data.workers", data.workers, data.workers >= 1, "at least 1"),
+        ("data.workers", data.workers, (data.workers or 0) >= 0, "at least 0"),
         ("method.threshold", method.threshold, 0 <= method.threshold <= 1, unit),
         ("method.mask_ratio", method.mask_ratio, 0 <= method.mask_ratio <= 1, unit),
         ("method.patch_size", method.patch_size, method.patch_size >= 1, "at least 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Sequence
 
@@ -82,12 +83,13 @@ def make_loader(
         print("data.loader auto: DALI is not installed here, the torch loader takes over", file=sys.stderr)
     budget = int(MEMORY_SHARE * free_memory()) // world_size if config.cache == "ram" else 0
     source = Source(dataset, budget=budget)
+    workers = _default_workers(device) if config.workers is None else config.workers
     decode: Decoder = TorchDecoder(crop, source)
     if name == "dali":
         from maskmatch.data.dali_loader import DaliDecoder
 
         most = math.ceil(global_batch / world_size) * (1 if supervised_only else 2)
-        decode = DaliDecoder(crop, source, batch_size=most, threads=config.workers, device=device)
+        decode = DaliDecoder(crop, source, batch_size=most, threads=max(1, workers), device=device)
     make = BatchMaker(
         dataset,
         config,
@@ -101,7 +103,13 @@ def make_loader(
         world_size=world_size,
         normalize=Normalize(*normalize, device) if normalize else None,
     )
-    return Loader(name, make, start_step=start_step, threads=config.workers)
+    return Loader(name, make, start_step=start_step, workers=workers)
+
+
+def _default_workers(device: torch.device) -> int:
+    """None where the networks' threads already have every core: as they wait for each other, all would wait for it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if device.type == "cpu" and torch.get_num_threads() >= cores else 1
 
 
 def choose_loader(name: str, device: torch.device) -> str:

@@ -178,16 +178,17 @@ class BatchMaker:
 
 def _strong_views(weak: Tensor, samples: Sequence[Sample], geometries: Sequence[Geometry]) -> Tensor:
     """Strong views of uint8 [N, H, W, 3] weak ones, computed where those are."""
-    # Filled by numpy: torch would start a team of threads for each of the loader's.
-    strong = torch.zeros_like(weak) if weak.is_cuda else torch.from_numpy(np.zeros(weak.shape, np.uint8))
-    for view, sample, geometry, out in zip(weak, samples, geometries, strong, strict=True):
-        height, width = geometry.size
-        view, out = view[:height, :width], out[:height, :width]
-        if weak.is_cuda:
-            out.copy_(strong_view_on_device(view, sample))
-        else:
-            out.numpy()[:] = strong_view(view.numpy(), sample)
-    return strong
+    sizes = [geometry.size for geometry in geometries]
+    if weak.is_cuda:
+        strong = torch.zeros_like(weak)
+        for view, sample, (height, width), out in zip(weak, samples, sizes, strong, strict=True):
+            out[:height, :width] = strong_view_on_device(view[:height, :width], sample)
+        return strong
+    # In numpy: torch would start a team of threads for each of the loader's.
+    views = np.zeros(weak.shape, np.uint8)
+    for view, sample, (height, width), out in zip(weak.numpy(), samples, sizes, views, strict=True):
+        out[:height, :width] = strong_view(view[:height, :width], sample)
+    return torch.from_numpy(views)
 
 
 def _valid(geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
@@ -209,19 +210,20 @@ def _normalized(batch: Batch, normalize: Normalize) -> Batch:
 
 
 class Loader(Iterator[Batch]):
-    """Endless batches from step `start_step` on, made ahead of time by threads.
+    """Endless batches from step `start_step` on, made ahead of time by `workers` threads, without any on demand.
 
     The threads spend their time in image libraries that release the interpreter. An error of one step is
     raised where that step's batch is asked for, and closes the loader.
     """
 
-    def __init__(self, name: str, make: BatchMaker, *, start_step: int, threads: int) -> None:
+    def __init__(self, name: str, make: BatchMaker, *, start_step: int, workers: int) -> None:
         self.name = name
         self._make = make
         self._next_step = start_step
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"{name}-loader")
+        self._closed = False
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"{name}-loader") if workers else None
         self._pending: deque[Future[Batch]] = deque()
-        for _ in range(threads + 1):
+        for _ in range(workers + 1):
             self._submit()
 
     @property
@@ -238,15 +240,21 @@ class Loader(Iterator[Batch]):
         return self._make.truth(step)
 
     def _submit(self) -> None:
-        self._pending.append(self._pool.submit(self._make, self._next_step))
-        self._next_step += 1
+        """Have the pool make one batch more."""
+        if self._pool:
+            self._pending.append(self._pool.submit(self._make, self._next_step))
+            self._next_step += 1
 
     def __next__(self) -> Batch:
-        if not self._pending:
+        if self._closed:
             raise StopIteration
         try:
-            batch = self._pending.popleft().result()
-            self._submit()
+            if self._pool:
+                batch = self._pending.popleft().result()
+                self._submit()
+            else:
+                batch = self._make(self._next_step)
+                self._next_step += 1
         except BaseException:
             self.close()
             raise
@@ -258,8 +266,10 @@ class Loader(Iterator[Batch]):
 
     def close(self) -> None:
         """End the threads; batches not yet taken are dropped."""
+        self._closed = True
         self._pending.clear()
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Loader:
         return self

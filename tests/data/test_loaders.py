@@ -187,10 +187,22 @@ def test_normalized_output(folder: DataConfig, name: str) -> None:
         open_loader(folder, name, normalize=([0.5], [0.0]))
 
 
-def test_workers_do_not_change_the_batches(folder: DataConfig) -> None:
-    several = dataclasses.replace(folder, workers=3)
-    for a, b in zip(take(folder, "torch", 9), take(several, "torch", 9), strict=True):
-        assert equal(a, b)
+@pytest.mark.parametrize("name", LOADERS)
+def test_workers_do_not_change_the_batches(folder: DataConfig, name: str) -> None:
+    none, one, three = (take(dataclasses.replace(folder, workers=workers), name, 9) for workers in (0, 1, 3))
+    for a, b, c in zip(none, one, three, strict=True):
+        assert equal(a, b) and equal(a, c)
+
+
+def test_no_thread_competes_with_those_of_the_networks(folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless a core is free, or it is told to."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    for threads, workers, expected in ((4, None, 0), (3, None, 1), (4, 2, 2), (3, 0, 0)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        with open_loader(dataclasses.replace(folder, workers=workers), "torch") as loader:
+            next(loader)
+            own = [thread for thread in threading.enumerate() if thread.name.startswith("torch-loader")]
+            assert bool(own) == bool(expected) and len(own) <= expected
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -223,10 +235,11 @@ def test_the_strong_view_shows_the_same_place(folder: DataConfig) -> None:
     assert not torch.equal(batch.weak, batch.strong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("name", LOADERS)
-def test_a_file_that_breaks_during_training_is_named(folder: DataConfig, name: str) -> None:
+def test_a_file_that_breaks_during_training_is_named(folder: DataConfig, name: str, workers: int) -> None:
     before = threading.active_count()
-    loader = open_loader(folder, name)
+    loader = open_loader(dataclasses.replace(folder, workers=workers), name)
     next(loader)
     for path in (Path(str(folder.root)) / "images").iterdir():
         content = path.read_bytes()
@@ -249,7 +262,7 @@ def test_a_file_that_vanishes_is_named(folder: DataConfig, name: str, file: str)
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_close_ends_the_threads(folder: DataConfig, name: str) -> None:
-    loader = open_loader(folder, name)
+    loader = open_loader(dataclasses.replace(folder, workers=1), name)
     assert loader.name == name
     next(loader)
     loader.close()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskmatch.config import DataConfig
-from maskmatch.data.sampling import LABELED, UNLABELED, Sample, draw_sample, samples_of_step
+from maskmatch.data.sampling import LABELED, UNLABELED, Sample, draw_sample, epoch_order, samples_of_step
 
 CONFIG = DataConfig(scale_range=(0.5, 2.0), grayscale=0.2)
 SEEDS = st.integers(0, 2**63)
@@ -93,6 +93,16 @@ def test_parameters_follow_their_distributions() -> None:
     assert abs(contrasts.max() - 1 - CONFIG.contrast) < 0.01
     assert abs(np.corrcoef(hues, contrasts)[0, 1]) < 0.05
     assert all(0 <= sample.seed < 2**63 for sample in samples)
+
+
+def test_draws_are_those_of_a_generator_of_their_own() -> None:
+    """A shared one is set to each start; also after one that has drawn 32 bits, half of a word."""
+    expected = np.random.Generator(np.random.Philox(key=np.array([7, 1], np.uint64), counter=[0, 0, 3, 0]))
+    np.testing.assert_array_equal(epoch_order(7, 1, 3, 40), expected.permutation(40))
+    sample = draw_sample(5, 2, seed=7, stream=1, config=CONFIG)
+    own = np.random.Generator(np.random.Philox(key=np.array([7, 1], np.uint64), counter=[0, 1, 2, 5]))
+    assert sample.crop_y == own.random(16)[1]
+    assert sample.seed == own.integers(2**63 - 1)
 
 
 def test_one_option_does_not_change_the_draws_of_another() -> None:

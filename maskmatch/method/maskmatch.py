@@ -247,6 +247,8 @@ class MaskMatch:
             options = {"hidden": branches[0].hidden}
         with running_statistics(student, update=any(branch.updates_statistics for branch in branches)):
             logits: Tensor = student(images, **options)
+        if len(branches) == 1:
+            return [logits]
         return logits.split([branch.images.shape[0] for branch in branches])
 
     def loss(self, logits: Tensor, branch: Branch, divisor: Tensor) -> Tensor:

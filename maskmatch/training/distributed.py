@@ -107,8 +107,10 @@ class World:
 
     def average_statistics(self, network: nn.Module) -> None:
         """Average BatchNorm's running statistics, where no SyncBatchNorm keeps them equal: on the CPU."""
+        if self.size == 1:
+            return
         statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        if self.size > 1 and statistics and not statistics[0].is_cuda:
+        if statistics and not statistics[0].is_cuda:
             total = self.sum(torch.cat([buffer.flatten() for buffer in statistics]))
             parts = (total / self.size).split([buffer.numel() for buffer in statistics])
             for buffer, part in zip(statistics, parts, strict=True):

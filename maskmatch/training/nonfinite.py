@@ -28,7 +28,10 @@ class NonFiniteGuard:
         device = self.parameters[0].device
         self.skipped = torch.zeros((), device=device)  # steps so far
         self.in_a_row = torch.zeros((), device=device)  # of them up to now without a good one between
-        self._before: Tensor | None = None
+        # One memory for all: one operation instead of one for each of them.
+        self._kept = torch.cat([buffer.flatten() for buffer in self.buffers]) if self.buffers else torch.empty(0)
+        parts = self._kept.split([buffer.numel() for buffer in self.buffers])
+        self._parts = [part.view_as(buffer) for part, buffer in zip(parts, self.buffers, strict=True)]
         if isinstance(optimizer, SGD):  # a skipped first step would leave its momentum uninitialised
             for parameter in self.parameters:
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
@@ -36,7 +39,7 @@ class NonFiniteGuard:
     def remember(self) -> None:
         """Call it before the forward passes of a step."""
         if self.buffers:
-            self._before = torch.cat([buffer.flatten() for buffer in self.buffers])
+            torch.cat([buffer.flatten() for buffer in self.buffers], out=self._kept)
 
     @torch.no_grad()
     def step(self, loss: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
@@ -51,11 +54,10 @@ class NonFiniteGuard:
             self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
         scaler.update()
-        if self._before is not None:
+        if self.buffers:
             after = torch.cat([buffer.flatten() for buffer in self.buffers])
-            kept = torch.where(good, after, self._before).split([buffer.numel() for buffer in self.buffers])
-            views = [part.view_as(buffer) for part, buffer in zip(kept, self.buffers, strict=True)]
-            torch._foreach_copy_(self.buffers, views)
+            torch.where(good, after, self._kept, out=self._kept)
+            torch._foreach_copy_(self.buffers, self._parts)
         self.skipped += ~good
         self.in_a_row.add_(1).mul_(~good)
         return good

@@ -45,15 +45,16 @@ class PseudoLabelCounter:
     @torch.no_grad()
     def count(self, target: Tensor, pseudo: PseudoLabels, truth: Tensor | None = None) -> None:
         """Add a batch: `target` uint8 [N, H, W], and the pseudo-labels' true classes uint8 [M, H, W] if known."""
-        confident = (pseudo.label != IGNORE_INDEX) & (pseudo.confidence >= self.threshold)
-        found = [self._by_class(target), self._by_class(pseudo.label), self._by_class(pseudo.label, confident)]
+        # A pixel's level: how many of `confident`, `known` and `right` it is, of which each implies the one before.
+        confident = pseudo.confidence >= self.threshold
+        level = confident.long()
         if truth is not None:
             known = confident & (truth != IGNORE_INDEX)
-            found += [
-                self._by_class(pseudo.label, known),
-                self._by_class(pseudo.label, known & (pseudo.label == truth)),
-            ]
-        self.counts[: len(found)] += torch.stack(found)
+            level += known
+            level += known & (pseudo.label == truth)
+        by_level = self._by_class(pseudo.label, level, levels=4)
+        self.counts[:1] += self._by_class(target)
+        self.counts[1:] += by_level.flip(0).cumsum(0).flip(0)
 
     def take(self) -> Tensor:
         """The counts since the last time, int64 [5, C]; they start at 0 again."""
@@ -61,13 +62,15 @@ class PseudoLabelCounter:
         self.counts.zero_()
         return taken
 
-    def _by_class(self, label: Tensor, where: Tensor | None = None) -> Tensor:
-        """Pixels of each class; not torch.bincount, which waits for the device."""
-        counted = label if where is None else label.masked_fill(~where, IGNORE_INDEX)
-        index = counted.long().clamp_(max=self.num_classes).flatten()  # IGNORE_INDEX goes to a bin of its own
-        ones = torch.ones((), dtype=torch.int64, device=label.device).expand_as(index)
-        bins = torch.zeros(self.num_classes + 1, dtype=torch.int64, device=label.device)
-        return bins.scatter_add_(0, index, ones)[:-1]
+    def _by_class(self, label: Tensor, level: Tensor | None = None, levels: int = 1) -> Tensor:
+        """Pixels of each level and class, int64 [levels, C]; not torch.bincount, which waits for the device."""
+        width = self.num_classes + 1
+        index = label.long().clamp_(max=self.num_classes)  # IGNORE_INDEX goes to a bin of its own
+        if level is not None:
+            index.add_(level, alpha=width)
+        bins = torch.zeros(levels * width, dtype=torch.int64, device=label.device)
+        ones = torch.ones((), dtype=torch.int64, device=label.device).expand(index.numel())
+        return bins.scatter_add_(0, index.flatten(), ones).view(levels, width)[:, :-1]
 
 
 def measures(counts: Counts) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Teacher:
     def __init__(self, student: nn.Module, momentum: float) -> None:
         self.network = copy.deepcopy(student).eval().requires_grad_(False)
         self.momentum = momentum
-        self._followed: nn.Module | None = None
+        self._followed: tuple[object, ...] = ()
         self._pairs: list[tuple[list[Tensor], list[Tensor]]] = []
 
     @torch.no_grad()
@@ -34,10 +34,13 @@ class Teacher:
     def update(self, student: nn.Module, step: int) -> None:
         """Follow the student after optimizer step `step`, counted from 0.
 
-        The tensors of a student are looked up once, when it first comes: that takes longer than the update.
+        The tensors of a student are looked up once, as that takes longer than the update: when it first comes, and when
+        its first parameter or buffer is another tensor than before, as after `load_state_dict(assign=True)` or a move.
+        To replace single layers, make a new teacher.
         """
-        if student is not self._followed:
-            self._followed, self._pairs = student, _pairs(self.network, student)
+        followed = (student, next(student.parameters(), None), next(student.buffers(), None))
+        if len(self._followed) != 3 or any(a is not b for a, b in zip(followed, self._followed, strict=True)):
+            self._followed, self._pairs = followed, _pairs(self.network, student)
         (mine, theirs), (my_counts, their_counts) = self._pairs
         weight = 1 - min(1 - 1 / (step + 1), self.momentum)
         torch._foreach_lerp_(mine, theirs, weight)

@@ -30,3 +30,15 @@ def test_teacher_is_never_trained(network):
     logits = teacher(torch.randn(2, 3, 8, 8))
     assert not logits.requires_grad and not logits.is_inference()
     assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+
+
+def test_teacher_follows_tensors_that_were_replaced(network):
+    teacher = Teacher(network, momentum=0.0)
+    teacher.update(network, 0)
+    state = {name: torch.randn_like(value) for name, value in network.state_dict().items() if value.is_floating_point()}
+    network.load_state_dict(state, strict=False, assign=True)
+    teacher.update(network, 1)
+    network.norm.running_mean = torch.randn_like(network.norm.running_mean)  # as a move replaces buffers alone
+    teacher.update(network, 2)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(teacher.network.state_dict()[name], value)

@@ -19,6 +19,7 @@ from maskmatch.data import (
     Dataset,
     Loader,
     check_dataset,
+    choose_loader,
     fingerprint,
     format_palette,
     load_dataset,
@@ -208,15 +209,16 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         crop = check_crop(student, config.data.crop_size)
         if not supervised_only and (config.method.lcr or config.method.reconstruction):
             check_patches(student, crop, config.method.patch_size)
+        choose_loader(config.data.loader, device)
         method = make_method(config.method, student, dataset.num_classes)
         check_dataset(dataset, supervised_only=supervised_only)
-    folder = world.share(run_folder(config) if world.leads else Path())
 
     network = distributed.synchronize_batchnorm(student.network, world, device)
     student = replace(student, network=network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     train_step = TrainStep(student.network, teacher, method, config.train, world, counter)
+    folder = world.share(run_folder(config) if world.leads else Path())  # nothing is refused any more
     data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
     networks = student.network, teacher.network
     state, notes = world.share(resume(config, data, folder, *networks) if world.leads else (None, []))

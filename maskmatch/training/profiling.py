@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity
 
 from maskmatch import ops
 from maskmatch.config import Config
+from maskmatch.errors import UserError
 from maskmatch.training.loop import Run, prepare, take_step
 from maskmatch.training.phases import NETWORK, PHASES
 from maskmatch.training.run_folder import write_text
@@ -30,6 +31,8 @@ def profile(config: Config) -> str:
     Raises:
         UserError: as in `maskmatch.training.train`.
     """
+    if config.resume != "never":
+        raise UserError(f"--profile starts anew, in a folder of its own: leave out --resume, got {config.resume}")
     steps = WARMUP + config.profile + TRACED
     every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
     config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))

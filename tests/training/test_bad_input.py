@@ -47,6 +47,9 @@ from maskmatch.train import main
             "method.patch_size must be a multiple of 16, the side of this ViT's tokens, got 8: the nearest is 16",
         ),
         (["--data.labeled", "missing.txt"], "missing.txt"),
+        (["--train.branches", "joint"], "train.branches joint would mix"),
+        (["--train.compile", "true", "--train.checkpoint_activations", "true"], "exclude each other"),
+        (["--profile", "3", "--resume", "auto"], "--profile starts anew, in a folder of its own: leave out --resume"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -20,7 +20,7 @@ from torch import Tensor
 from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Dataset, Pair
-from maskmatch.data.files import FileError, read_mask
+from maskmatch.data.files import FileError
 from maskmatch.data.sampling import LABELED, UNLABELED, Sample, samples_of_step
 from maskmatch.data.source import Source
 from maskmatch.data.views import (
@@ -170,7 +170,7 @@ class BatchMaker:
             path = self.dataset.truth.get(pair.image)
             if path is not None and path.is_file():
                 with contextlib.suppress(FileError):
-                    mask = read_mask(path, self.dataset.mask_table)
+                    mask = self.source.mask(pair._replace(mask=path))
                     crop_mask(mask, plan(mask.shape[0], mask.shape[1], sample, (height, width)), out)
         truth[truth >= self.dataset.num_classes] = IGNORE_INDEX
         return torch.from_numpy(truth)

@@ -23,7 +23,8 @@ class Source:
 
     def __init__(self, dataset: Dataset, *, budget: int) -> None:
         self.table = dataset.mask_table
-        self.files = sum(len(list(filter(None, pair))) for pair in dataset.labeled + dataset.unlabeled)
+        named = [path for pair in dataset.labeled + dataset.unlabeled for path in pair if path]
+        self.files = len(named) + len(dataset.truth)
         self._budget = self._left = budget
         self._kept: dict[Pair | Path, np.ndarray] = {}  # an image by its pair, as the mask may decide how it is turned
         self._headers: dict[Path, Header] = {}

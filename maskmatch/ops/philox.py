@@ -64,12 +64,17 @@ def uniform(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
         raise ValueError(f"seeds must be int64 [N], got {seeds.dtype} {list(seeds.shape)}")
     if not 0 <= stream <= _MASK:
         raise ValueError(f"stream must be in [0, 2**32), got {stream}")
-    if type(seeds) is Tensor and seeds.device.type == "cpu" and not torch.compiler.is_compiling():
+    if _is_on_host(seeds):
         words = torch.from_numpy(_words_on_host(seeds.numpy(), (count + 3) // 4, stream))
     else:
         counter = torch.arange((count + 3) // 4, dtype=torch.int64, device=seeds.device)
         words = torch.stack(philox4x32(seeds[:, None], counter[None, :], stream, UNIFORM_DOMAIN), dim=-1)
     return (words.flatten(1)[:, :count] >> 8).float() * 2.0**-24
+
+
+def _is_on_host(seeds: Tensor) -> bool:
+    """Whether its values can be read, and at once."""
+    return type(seeds) is Tensor and seeds.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _words_on_host(seeds: np.ndarray, counters: int, stream: int) -> np.ndarray:

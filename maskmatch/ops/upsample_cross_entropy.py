@@ -121,6 +121,4 @@ def _divide(loss: Tensor, counts: Tensor, normalize: str | float | Tensor) -> Te
         divisor = normalize
     else:
         return loss / float(normalize) if normalize else loss * 0  # an int of torch has 64 bits
-    # One instead of zero: then there is no loss to divide.
-    positive = divisor > 0
-    return torch.where(positive, loss / torch.where(positive, divisor, 1), 0)
+    return loss / torch.where(divisor > 0, divisor, torch.inf)

@@ -43,8 +43,11 @@ class PseudoLabelCounter:
         self.counts = torch.zeros(len(Counts._fields), num_classes, dtype=torch.int64, device=device)
 
     @torch.no_grad()
-    def count(self, target: Tensor, pseudo: PseudoLabels, truth: Tensor | None = None) -> None:
-        """Add a batch: `target` uint8 [N, H, W], and the pseudo-labels' true classes uint8 [M, H, W] if known."""
+    def count(self, target: Tensor, pseudo: PseudoLabels, truth: Tensor | None = None) -> Tensor:
+        """Add a batch: `target` uint8 [N, H, W], and the pseudo-labels' true classes uint8 [M, H, W] if known.
+
+        Returns the number of confident pseudo-labels, int64 scalar.
+        """
         # A pixel's level: how many of `confident`, `known` and `right` it is, of which each implies the one before.
         confident = pseudo.confidence >= self.threshold
         level = confident.long()
@@ -55,6 +58,7 @@ class PseudoLabelCounter:
         by_level = self._by_class(pseudo.label, level, levels=4)
         self.counts[:1] += self._by_class(target)
         self.counts[1:] += by_level.flip(0).cumsum(0).flip(0)
+        return by_level[1:].sum()
 
     def take(self) -> Tensor:
         """The counts since the last time, int64 [5, C]; they start at 0 again."""

@@ -135,14 +135,15 @@ class TrainStep:
             pseudo = None
             if len(weights) > 1:
                 pseudo = self._pseudo_labels(batch, scales)
-                found.append({"coverage": self.method.confident(pseudo) / divisors["coverage"].clamp(min=1)})
-                if self.counter:
-                    self.counter.count(batch.target, pseudo, truth)
+                counter = self.counter
+                confident = counter.count(batch.target, pseudo, truth) if counter else self.method.confident(pseudo)
+                found.append({"coverage": confident / divisors["coverage"].clamp(min=1)})
             for names in groups:
                 last = batch is batches[-1] and names is groups[-1]
                 with self._synchronizing(last):
                     losses = self._losses(names, batch, pseudo, divisors, compared if compare else None)
-                    losses["loss"] = torch.stack([weights[name] * losses[name] for name in names]).sum()
+                    weighted = [weights[name] * losses[name] for name in names]
+                    losses["loss"] = weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
                     with self.phases("backward"):
                         # The processes' gradients are averaged, but the divisors make them parts of a sum.
                         self.scaler.scale(losses["loss"] * self.world.size).backward()

@@ -303,7 +303,7 @@ def test_the_cache_keeps_to_its_budget(folder: DataConfig, capsys: pytest.Captur
         for pair in dataset.unlabeled:
             source.image(pair)
     said = capsys.readouterr().err
-    assert re.fullmatch(r"data\.cache ram: 3 of 13 images and masks fill the 0\.0 GB .* decoded each time\n", said)
+    assert re.fullmatch(r"data\.cache ram: 3 of 20 images and masks fill the 0\.0 GB .* decoded each time\n", said)
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -11,6 +11,7 @@ import baselines
 import torch
 from baselines import resized
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch.nn import functional as F
 
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
@@ -58,7 +59,9 @@ class Case:
             return torch.no_grad()(forward)
         if mode == "both":
             return lambda: torch.autograd.grad(forward(), leaf)[0]
-        value = forward()
+        # A compiled graph would otherwise give its buffers away in its first backward, and refuse a second.
+        with functorch_config.patch(donated_buffer=False):
+            value = forward()
         return lambda: torch.autograd.grad(value, leaf, retain_graph=True)[0]
 
     def least(self, mode: str) -> tuple[float, float]:

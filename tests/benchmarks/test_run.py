@@ -98,6 +98,13 @@ def test_modes_of_a_differentiable_case():
     assert square.least("both") == (1, 20) and square.least("backward") == (0, 8)
 
 
+@pytest.mark.slow
+def test_a_compiled_backward_is_repeated(monkeypatch):
+    loss = ops_cases.loss((2, 3, 65), 8, 0.5, "half", False, "cpu", ("both", "backward"))
+    found, _ = records(monkeypatch, [loss], providers=("compile",))
+    assert [record.get("problem") for record in found] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -34,6 +35,7 @@ def profile(config: Config) -> str:
     if config.resume != "never":
         raise UserError(f"--profile starts anew, in a folder of its own: leave out --resume, got {config.resume}")
     steps = WARMUP + config.profile + TRACED
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # without a GPU it would say that it finds none, as an error
     every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
     config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))
     with nullcontext() if config.fused else ops.use_backend("reference"):

@@ -19,6 +19,7 @@ from measure import machine, milliseconds, peak_bytes, percentiles
 from selection import Selection
 from torch import Tensor
 
+from maskmatch.allocator import keep_freed_memory
 from maskmatch.cli import parse_train
 from maskmatch.ops import use_backend
 from maskmatch.training.loop import Run, prepare, take_step
@@ -56,6 +57,7 @@ EVERY_BRANCH = ["--method.warmup_steps", "0", "--method.ramp_steps", "0", "--tra
 
 def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each configuration and provider; providers and their bare passes are timed in turns."""
+    keep_freed_memory()  # as maskmatch.train does
     providers = {name: PROVIDERS[name] for name in selection.chosen_providers(PROVIDERS)}
     for config, options in chosen_configs(selection).items():
         chosen = dict(providers)

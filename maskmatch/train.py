@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from maskmatch.allocator import keep_freed_memory
 from maskmatch.signals import StopSignal
 
 
@@ -23,6 +24,7 @@ def _train(stop: StopSignal, argv: Sequence[str]) -> None:
         from maskmatch.cli import parse_train
 
         config = parse_train(argv)
+        keep_freed_memory()
         # torch takes seconds to import: a wrong option should not have to wait, nor should Ctrl-C
         from maskmatch.training import train
 

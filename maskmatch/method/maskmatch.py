@@ -145,7 +145,7 @@ class MaskMatch:
     def scales(self, step: int) -> Sequence[float]:
         """Scales at which the teacher sees the weak view at a step: until the ramp has ended that nearest to 1 alone.
 
-        A young network does not know things at another size yet, and what it mistakes early stays mistaken.
+        A young network does not know things at another size yet.
         """
         scales = self.config.scales
         return scales if self.ramp(step) == 1 else [min(scales, key=lambda scale: abs(math.log(scale)))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
@@ -62,11 +63,15 @@ def plot_ablations(path: Path, arms: dict[str, Runs], main: dict[str, Runs]) -> 
             values = _miou(arms[name].values())
             axes.plot([place] * len(values), values, "o", color=COLOR, markersize=4, alpha=0.7)
             axes.plot(place, fmean(values), "_", color="black", markersize=16)
-        axes.set_xticks(range(len(names)), [ALL[name].label for name in names], fontsize=8)
+        axes.set_xticks(range(len(names)), [_wrapped(ALL[name].label) for name in names], fontsize=7)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_title(topic, fontsize=9)
     panels[0].set_ylabel("mIoU, percent", fontsize=8)
     figure.savefig(path)
+
+
+def _wrapped(label: str) -> str:
+    return textwrap.fill(label, 13, break_long_words=False)
 
 
 def _miou(records: Iterable[Record]) -> list[float]:

@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep what this process frees, instead of handing large blocks back to the system.
 
     A training step asks for the same blocks again and again, and on the CPU the page faults of getting them back were a
-    tenth of its time. What the environment says of malloc stays; other C libraries are left as they are.
+    tenth of its time or more. What the environment says of malloc stays; other C libraries are left as they are.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
         return

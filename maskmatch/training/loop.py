@@ -209,7 +209,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         crop = check_crop(student, config.data.crop_size)
         if not supervised_only and (config.method.lcr or config.method.reconstruction):
             check_patches(student, crop, config.method.patch_size)
-        choose_loader(config.data.loader, device)
+        choose_loader(config.data.loader, device)  # refused here, before there is a folder
         method = make_method(config.method, student, dataset.num_classes)
         check_dataset(dataset, supervised_only=supervised_only)
 
@@ -218,7 +218,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     train_step = TrainStep(student.network, teacher, method, config.train, world, counter)
-    folder = world.share(run_folder(config) if world.leads else Path())  # nothing is refused any more
+    folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
     data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
     networks = student.network, teacher.network
     state, notes = world.share(resume(config, data, folder, *networks) if world.leads else (None, []))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch.profiler import record_function
@@ -29,13 +29,13 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        if not self.timing:
-            with record_function(name) if torch.autograd._profiler_enabled() else nullcontext():
+        with record_function(name):
+            if not self.timing:
                 yield
-            return
-        start = self._mark()
-        yield
-        self._marks.append((name, start, self._mark()))
+                return
+            start = self._mark()
+            yield
+            self._marks.append((name, start, self._mark()))
 
     def _mark(self) -> Mark:
         if self.device.type != "cuda":

@@ -41,7 +41,6 @@ def test_uniform_depends_on_seed_and_stream_alone() -> None:
 
 
 def test_uniform_is_drawn_from_the_words_of_the_generator() -> None:
-    """On the CPU by numpy."""
     seeds = torch.tensor([0, 3, -1, -7, 2**61, -(2**63)])
     words = torch.stack(philox.philox4x32(seeds[:, None], torch.arange(3), 5, philox.UNIFORM_DOMAIN), -1).flatten(1)
     assert torch.equal(philox.uniform(seeds, 11, stream=5), (words[:, :11] >> 8).float() * 2.0**-24)

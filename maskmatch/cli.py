@@ -248,6 +248,8 @@ def one_line(message: str, options: list[str]) -> str:
         else:
             types = re.findall(r"Expected an? (?:<class '(\w+)'>|(\w+))", problem)
             expected = " or ".join(a or b for a, b in types).replace("NoneType", "null") or problem
+            if expected.startswith("list"):
+                expected += ", such as [a] or [a,b]"
         return f"{name}: expected {expected}, got {value}"
     return re.sub(r'^Parser key "([\w.]+)":', r"\1:", message)
 

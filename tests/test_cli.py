@@ -26,6 +26,12 @@ def test_lists_need_no_brackets():
     assert parse_train(["--method.scales", "0.5,1"]).method.scales == [0.5, 1.0]
 
 
+def test_a_lone_number_needs_them_and_the_error_says_so(capsys):
+    with pytest.raises(SystemExit):
+        parse_train(["--method.scales", "1"])
+    assert "method.scales: expected list, such as [a] or [a,b], got 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("options", "resume"), [([], "never"), (["--resume"], "auto"), (["--resume", "x"], "x")])
 def test_resume(options, resume):
     assert parse_train(options).resume == resume

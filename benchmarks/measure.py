@@ -132,11 +132,16 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Of the sources; None where they are not a git repository."""
-    command = ["git", "-C", str(EXP_SPEED.parent), "describe", "--always", "--dirty"]
+    """Of the sources, "-dirty" where they differ from it; None where they are not a git repository.
+
+    docs/ is not looked at: there the results themselves are written.
+    """
+    git = ["git", "-C", str(EXP_SPEED.parents[1])]
     if shutil.which("git") is None:
         return None
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    commit = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs"], capture_output=True).returncode
+    return (f"{commit}-dirty" if changed else commit) or None
 
 
 def _processor() -> str:

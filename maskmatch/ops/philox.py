@@ -45,11 +45,12 @@ def philox4x32(seeds: Tensor, counter: Tensor, stream: int, domain: int) -> tupl
     even = torch.stack([counter & _MASK, torch.full_like(counter, stream)])
     odd = torch.stack([(counter >> 32) & _MASK, torch.full_like(counter, domain)])
     key = torch.stack([seeds & _MASK, (seeds >> 32) & _MASK])
-    halves, weyl = _pair(seeds, (_MULTIPLIERS[0] >> 1, _MULTIPLIERS[1] >> 1)), _pair(seeds, _WEYL)
-    for _ in range(_ROUNDS):
+    rounds = torch.arange(_ROUNDS, device=seeds.device).view(-1, *[1] * key.dim())
+    keys = (key + rounds * _pair(seeds, _WEYL)) & _MASK
+    halves = _pair(seeds, (_MULTIPLIERS[0] >> 1, _MULTIPLIERS[1] >> 1))
+    for key in keys:
         high, low = _multiply(even, halves)
         even, odd = high.flip(0) ^ odd ^ key, low.flip(0)
-        key = (key + weyl) & _MASK
     return even[0], odd[0], even[1], odd[1]
 
 

@@ -72,6 +72,14 @@ ABLATIONS = (
         "consistency-one-tau", "against lost classes", "one threshold for all, consistency alone",
         (*CONSISTENCY, "--method.class_thresholds", "false"),
     ),
+    *_varied("rare classes named more often: alpha", "alpha", "logit_adjustment", (0.0, 0.5)),
+    *(
+        Arm(
+            f"consistency-alpha-{alpha}", "rare classes named more often: alpha", f"{alpha}, consistency alone",
+            (*CONSISTENCY, "--method.logit_adjustment", alpha),
+        )
+        for alpha in ("0.0", "0.5")
+    ),
     *_varied("threshold", "threshold", "threshold", (0.7, 0.8, 0.9, 0.95)),
 )  # fmt: skip
 

@@ -116,6 +116,9 @@ class MethodConfig:
     class_thresholds: bool = True
     """A threshold for each class, lower where the teacher is less sure of the class, so that none is lost. `false` is
     the published method, and what the configurations of VOC, Cityscapes, COCO and ADE20K take."""
+    logit_adjustment: float = 0.0
+    """alpha: pseudo-labels are taken after each class was raised by -alpha log(its share of the labelled pixels), so
+    that rare classes are named more often. 0, the default, is the published method; try 0.5 where a class is lost."""
     lambda_u: float = 1.0
     """Weight of L_u after the ramp."""
     lambda_m: float = 0.2

@@ -16,14 +16,15 @@ _found: WeakKeyDictionary[nn.Module, list[_BatchNorm]] = WeakKeyDictionary()
 @contextmanager
 def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     """Inside, forwards in training mode normalise with the batch's statistics, but record them only if `update`."""
-    tracking = [] if update else [norm for norm in _batchnorms(network) if norm.track_running_stats]
-    for norm in tracking:
-        norm.track_running_stats = False
+    norms = [] if update else _batchnorms(network)
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def has_batchnorm(network: nn.Module) -> bool:

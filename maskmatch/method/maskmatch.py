@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
-from maskmatch.method.class_thresholds import ClassThresholds
+from maskmatch.method.class_balance import ClassBalance
 from maskmatch.method.cutmix import cutmix_boxes, mix
 from maskmatch.method.reconstruction import CHANNELS, reconstruction_loss
 from maskmatch.method.supervised import SupervisedLoss
@@ -98,7 +98,7 @@ class MaskMatch:
         self.min_size = min_size
         self.align_corners = align_corners
         self.leaves_out_hidden = leaves_out_hidden
-        self.class_thresholds = ClassThresholds() if config.class_thresholds else None
+        self.class_balance = ClassBalance(config)
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
@@ -111,8 +111,8 @@ class MaskMatch:
             branch = self.branch(name, batch, pseudo)
             (logits,) = self.logits(student, [branch])
             losses[name] = self.loss(logits, branch, divisors[name])
-        if pseudo and self.class_thresholds:
-            self.class_thresholds.update()
+        if pseudo:
+            self.class_balance.update()
         total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
         return Losses(total, **losses)
 
@@ -177,27 +177,25 @@ class MaskMatch:
         self, teacher: Callable[[Tensor], Tensor], batch: Batch, scales: Sequence[float] | None = None
     ) -> PseudoLabels:
         """The teacher's labels of the weak views, averaged over the scales, by default all of `config.scales`."""
-        logits = [teacher(view) for view in self.scaled_views(batch, scales)]
-        return self.adapted(self.combine(logits, batch), logits[0].shape[1])
+        return self.labels([teacher(view) for view in self.scaled_views(batch, scales)], batch)
 
     def scaled_views(self, batch: Batch, scales: Sequence[float] | None = None) -> list[Tensor]:
         """What the teacher sees: the normalised weak views at each scale, float32 [M, 3, h, w]."""
         weak = self.normalize(_required(batch.weak))
         return [self._resize(weak, scale) for scale in scales or self.config.scales]
 
+    def labels(self, logits: Sequence[Tensor], batch: Batch) -> PseudoLabels:
+        """Pseudo-labels from the teacher's logits [M, C, h, w] at each scale, such that no class is lost."""
+        label, confidence = self.combine(self.class_balance.adjusted(logits, batch.target), batch)
+        return PseudoLabels(label, self.class_balance.relative(label, confidence, logits[0].shape[1]))
+
     def combine(self, logits: Sequence[Tensor], batch: Batch) -> PseudoLabels:
-        """Pseudo-labels from the teacher's logits [M, C, h, w] at each scale."""
+        """Labels and confidences of the mean over the scales."""
         valid = _required(batch.valid)
         label, confidence = multiscale_pseudo_label(
             logits, valid.shape[1:], average=self.config.average, align_corners=self.align_corners
         )
         return PseudoLabels(label.masked_fill(~valid, IGNORE_INDEX), confidence)
-
-    def adapted(self, pseudo: PseudoLabels, num_classes: int) -> PseudoLabels:
-        """With `class_thresholds`, confidences relative to how sure the teacher is of each class."""
-        if self.class_thresholds is None:
-            return pseudo
-        return PseudoLabels(pseudo.label, self.class_thresholds.relative(*pseudo, num_classes))
 
     def branch(self, name: str, batch: Batch, pseudo: PseudoLabels | None) -> Branch:
         """The branch that `name`, one of BRANCHES, stands for; `pseudo` is for the unlabelled ones."""

@@ -40,7 +40,7 @@ class State:
     data: dict[str, Any] | None = None  # fingerprint of the batches; None in checkpoints of before it was kept
     best_step: int = 0  # when that was
     head: dict[str, Any] = field(default_factory=dict)  # weights of what is trained beside the network
-    class_thresholds: dict[str, Any] = field(default_factory=dict)  # how sure the teacher has been of each class
+    class_balance: dict[str, Any] = field(default_factory=dict)  # what it has seen of the classes
     unlogged: dict[str, Any] = field(default_factory=dict)  # what the steps since the last record have measured
     finished_step: bool = True  # False where the run was stopped before `step` was validated and logged
 

@@ -173,7 +173,6 @@ class Run:
         )
 
     def state(self) -> checkpoint.State:
-        thresholds = self.train_step.method.class_thresholds
         return checkpoint.State(
             step=self.step,
             optimizer=self.train_step.optimizer.state_dict(),
@@ -183,7 +182,7 @@ class Run:
             config=asdict(self.config),
             data=self.fingerprint,
             head=self.train_step.head.state_dict() if self.train_step.head else {},
-            class_thresholds=thresholds.state_dict() if thresholds else {},
+            class_balance=self.train_step.method.class_balance.state_dict(),
             unlogged=self.recorder.state_dict(),
             finished_step=self.finished_step,
         )
@@ -229,8 +228,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         train_step.scaler.load_state_dict(state.scaler)
         if train_step.head:
             train_step.head.load_state_dict(state.head)
-        if method.class_thresholds and state.class_thresholds:  # the option may be new to the run
-            method.class_thresholds.load_state_dict(state.class_thresholds)
+        if state.class_balance:
+            method.class_balance.load_state_dict(state.class_balance)
 
     loader = make_loader(
         dataset,

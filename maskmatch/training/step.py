@@ -157,8 +157,8 @@ class TrainStep:
         with self.phases("EMA"):
             self.world.average_statistics(self.network)
             self.teacher.update(self.network, step)
-        if len(weights) > 1 and self.method.class_thresholds:
-            self.method.class_thresholds.update(self.world.sum)
+        if len(weights) > 1:
+            self.method.class_balance.update(self.world.sum)
         return dict(zip(names, torch.where(good, values, torch.nan), strict=True))
 
     def find_fault(self, batches: Sequence[Batch], step: int) -> tuple[str, str] | None:
@@ -206,7 +206,7 @@ class TrainStep:
         with self.phases("teacher"), self.autocast():
             logits = [self._teacher(view) for view in views]
         with self.phases("loss"):
-            return self.method.adapted(self.method.combine(logits, batch), logits[0].shape[1])
+            return self.method.labels(logits, batch)
 
     def _losses(
         self,

@@ -17,7 +17,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 def make(**options):
     defaults = {"warmup_steps": 0, "ramp_steps": 0, "threshold": 0.3, "scales": [0.75, 1.0], "patch_size": 8}
-    defaults["class_thresholds"] = False  # they have tests of their own
+    defaults |= {"class_thresholds": False, "logit_adjustment": 0.0}  # they have tests of their own
     config = MethodConfig(**{**defaults, **options})
     return MaskMatch(config, mean=MEAN, std=STD, size_multiple=4)
 

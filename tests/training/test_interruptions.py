@@ -25,6 +25,8 @@ STEPS = [
     4,
     "--method.class_thresholds",
     "true",
+    "--method.logit_adjustment",
+    "0.5",
 ]
 KILLS = int(os.environ.get("MASKMATCH_TEST_KILLS", "2"))
 

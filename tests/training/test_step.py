@@ -132,9 +132,9 @@ class NothingIsRead(TorchDispatchMode):
         {},
         {"region": "visible"},
         {"ohem": 0.5, "class_weights": [1.0, 2.0, 1.0, 1.0]},
-        {"masking": "block", "class_thresholds": True},
+        {"masking": "block", "class_thresholds": True, "logit_adjustment": 0.5},
     ],
-    ids=["plain", "region", "OHEM", "blocks and class thresholds"],
+    ids=["plain", "region", "OHEM", "blocks and class balance"],
 )
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_step_reads_nothing_from_the_device(fused, method, precision):

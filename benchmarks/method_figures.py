@@ -1,6 +1,7 @@
 """The figures of docs/method.md, drawn from the runs that benchmarks/ablation.py left for its main arms.
 
 python benchmarks/method_figures.py runs/ablation/builtin --seed 0 --output docs/images
+python benchmarks/method_figures.py runs/ablation/camvid --classes "consistency=alpha 0.5,consistency-alpha-0.0=alpha 0"
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("runs", type=Path, help="folder of the runs, such as runs/ablation/builtin")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("docs/images"), metavar="DIR")
+    parser.add_argument("--classes", metavar="ARM=LABEL,...", help="draw the curves of each class of these arms alone")
     arguments = parser.parse_args(argv)
+    if arguments.classes:
+        labels = dict(part.split("=", 1) for part in arguments.classes.split(","))
+        _draw_classes(arguments, labels, f"method-classes-{arguments.runs.name}.png")
+        return 0
     folders = {arm: _find(arguments.runs, arm, arguments.seed) for arm in COMPARED | CURVES | CLASSES}
     models = {arm: load(folders[arm], checkpoint="last") for arm in COMPARED}
     student = load(folders["full"], checkpoint="last", weights="student")
@@ -65,9 +71,16 @@ def main(argv: Sequence[str]) -> int:
     for name, pictures in rows.items():
         _save(arguments.output / f"method-{name}.png", pictures, student)
     _save_curves(arguments.output / "method-coverage.png", {CURVES[arm]: _log(folders[arm]) for arm in CURVES})
-    by_class = {CLASSES[arm]: _log(folders[arm]) for arm in CLASSES}
-    _save_class_curves(arguments.output / "method-classes.png", by_class, student.class_names)
+    _draw_classes(arguments, CLASSES, "method-classes.png")
     return 0
+
+
+def _draw_classes(arguments: argparse.Namespace, labels: dict[str, str], name: str) -> None:
+    """The curves of each class; `labels` says what each arm is called there."""
+    folders = {label: _find(arguments.runs, arm, arguments.seed) for arm, label in labels.items()}
+    class_names = load(next(iter(folders.values())), checkpoint="last").class_names
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    _save_class_curves(arguments.output / name, {label: _log(folders[label]) for label in folders}, class_names)
 
 
 def _find(runs: Path, arm: str, seed: int) -> Path:

@@ -55,3 +55,10 @@ def test_a_run_that_is_missing_is_named(runs, tmp_path, refusal):
     shutil.rmtree(runs / "ms-seed0-1")
     error = refusal(lambda options: method_figures.run(method_figures.main, options), runs, "--output", tmp_path / "x")
     assert "finished run of the arm ms" in error and not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_the_class_curves_of_any_arms(runs, tmp_path):
+    options = ["--classes", "full=alpha 0,ms=alpha 0.5", "--output", str(tmp_path / "images")]
+    assert method_figures.main([str(runs), *options]) == 0
+    assert [path.name for path in (tmp_path / "images").iterdir()] == ["method-classes-runs.png"]

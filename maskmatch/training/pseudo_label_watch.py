@@ -148,7 +148,7 @@ class CollapseWatch:
             return {}
         return {
             f"lost {name}": f"{name} has {mine / sum(labeled):.1%} of the labelled pixels and no confident "
-            f"pseudo-label in {steps} steps: lower --method.threshold, or weigh the class (--method.class_weights)"
+            f"pseudo-label in {steps} steps: try --method.logit_adjustment 0.5, or a lower --method.threshold"
             for name, mine, theirs in zip(self.class_names, labeled, confident, strict=True)
             if mine > LOST_SHARE * sum(labeled) and theirs == 0
         }

@@ -330,7 +330,9 @@ class MaskMatch:
         height, width = (max(least, round(side * scale / multiple)) * multiple for side in images.shape[2:])
         if (height, width) == tuple(images.shape[2:]):
             return images
-        return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+        # A CPU takes three times as long for three channels in channels-last memory; the numbers are the same.
+        resized = F.interpolate(images.contiguous(), (height, width), mode="bilinear", align_corners=False)
+        return resized.contiguous(memory_format=torch.channels_last)
 
 
 def _required(tensor: Tensor | None) -> Tensor:

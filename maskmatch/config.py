@@ -264,6 +264,7 @@ def validate(config: Config) -> None:
             min(method.class_weights or [1]) >= 0 and max(method.class_weights or [1]) > 0,
             "numbers of at least 0, not all 0",
         ),
+        ("method.logit_adjustment", method.logit_adjustment, method.logit_adjustment >= 0, "at least 0"),
         ("method.lambda_u", method.lambda_u, method.lambda_u >= 0, "at least 0"),
         ("method.lambda_m", method.lambda_m, method.lambda_m >= 0, "at least 0"),
         ("method.lambda_r", method.lambda_r, method.lambda_r >= 0, "at least 0"),

@@ -39,7 +39,7 @@ class ClassBalance:
     def active(self) -> bool:
         return self.thresholds or self.alpha != 0
 
-    def start(self, num_classes: int, device: torch.device) -> None:
+    def _start(self, num_classes: int, device: torch.device) -> None:
         """Have what is followed on the device; its number of classes, C, is that of the first logits."""
         if not self.confidence.numel():
             self.labeled = torch.zeros(num_classes, dtype=torch.int64)
@@ -55,7 +55,7 @@ class ClassBalance:
         `target` is the masks of the labelled images, uint8 [N, H, W].
         """
         num_classes = logits[0].shape[1]
-        self.start(num_classes, target.device)
+        self._start(num_classes, target.device)
         if not self.alpha:
             return logits
         index = _index(target, num_classes)
@@ -76,7 +76,7 @@ class ClassBalance:
             confidence: float32 [M, H, W].
             num_classes: C.
         """
-        self.start(num_classes, label.device)
+        self._start(num_classes, label.device)
         if not self.thresholds:
             return confidence
         index = _index(label, num_classes)

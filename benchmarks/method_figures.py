@@ -52,7 +52,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", metavar="ARM=LABEL,...", help="draw the curves of each class of these arms alone")
     arguments = parser.parse_args(argv)
     if arguments.classes:
-        labels = dict(part.split("=", 1) for part in arguments.classes.split(","))
+        parts = [part.partition("=") for part in arguments.classes.split(",")]
+        if not all(arm and label for arm, _, label in parts):
+            raise UserError(f"--classes: expected ARM=LABEL,..., got {arguments.classes}")
+        labels = {arm: label for arm, _, label in parts}
         _draw_classes(arguments, labels, f"method-classes-{arguments.runs.name}.png")
         return 0
     folders = {arm: _find(arguments.runs, arm, arguments.seed) for arm in COMPARED | CURVES | CLASSES}

@@ -35,10 +35,6 @@ class ClassBalance:
         # Seen since the last update: labelled pixels, pixels of the teacher's labels, and the sum of their confidence.
         self.totals = torch.empty(0)  # int64 [3, C]
 
-    @property
-    def active(self) -> bool:
-        return self.thresholds or self.alpha != 0
-
     def _start(self, num_classes: int, device: torch.device) -> None:
         """Have what is followed on the device; its number of classes, C, is that of the first logits."""
         if not self.confidence.numel():
@@ -90,7 +86,7 @@ class ClassBalance:
     @torch.no_grad()
     def update(self, total: Callable[[Tensor], Tensor] = lambda totals: totals) -> None:
         """Follow what was seen since the last time; `total` adds up the processes' sums, int64 [3, C]."""
-        if not self.active:
+        if not (self.alpha or self.thresholds):
             return
         labeled, pixels, confidence = total(self.totals).unbind()
         self.labeled = self.labeled + labeled
@@ -105,6 +101,7 @@ class ClassBalance:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from there."""
         self.labeled, self.confidence = state["labeled"], state["confidence"]
+        self.totals = torch.empty(0)  # so that the next labels bring all of it to their device
 
 
 def _index(label: Tensor, num_classes: int) -> Tensor:

@@ -185,7 +185,7 @@ class MaskMatch:
         return [self._resize(weak, scale) for scale in scales or self.config.scales]
 
     def labels(self, logits: Sequence[Tensor], batch: Batch) -> PseudoLabels:
-        """Pseudo-labels from the teacher's logits [M, C, h, w] at each scale, such that no class is lost."""
+        """Pseudo-labels from the teacher's logits [M, C, h, w] at each scale, as `class_balance` changes them."""
         label, confidence = self.combine(self.class_balance.adjusted(logits, batch.target), batch)
         return PseudoLabels(label, self.class_balance.relative(label, confidence, logits[0].shape[1]))
 

@@ -51,6 +51,11 @@ def test_all_figures_are_drawn(runs, tmp_path):
             assert all(tuple(color) in colors for color in PALETTE.tolist()), name
 
 
+def test_classes_without_labels_are_refused(runs, tmp_path, refusal):
+    error = refusal(lambda options: method_figures.run(method_figures.main, options), runs, "--classes", "full,ms=a")
+    assert "--classes: expected ARM=LABEL,..., got full,ms=a" in error
+
+
 def test_a_run_that_is_missing_is_named(runs, tmp_path, refusal):
     shutil.rmtree(runs / "ms-seed0-1")
     error = refusal(lambda options: method_figures.run(method_figures.main, options), runs, "--output", tmp_path / "x")

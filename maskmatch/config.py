@@ -68,8 +68,8 @@ class DataConfig:
     loader: Literal["auto", "dali", "torch"] = "auto"
     """Who decodes and augments."""
     workers: int | None = None
-    """Threads that make batches ahead of time; 0: a batch is made when it is asked for. Default 1, but 0 where torch
-    takes all cores of a CPU for the networks, which such a thread would hold up for longer than its own work takes."""
+    """Threads that make batches ahead of time; 0: the training makes them itself, a few at a time. Default 1, but 0
+    where torch takes all cores of a CPU for the networks, which a thread would hold up for longer than it works."""
     cache: Literal["none", "ram"] = "ram"
     """`ram` keeps decoded images, as many as fit into half of the free memory; `none` decodes them each time."""
     on_error: Literal["fatal", "skip"] = "fatal"

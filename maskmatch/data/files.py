@@ -76,13 +76,13 @@ def refuse_no_file(path: Path, expected: str) -> None:
         raise FileError(f"expected {expected}, got no regular file", path)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, what: str = "image") -> bytes:
     """A file's content."""
-    refuse_no_file(path, "a readable image")
+    refuse_no_file(path, f"a readable {what}")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FileError(f"expected a readable image, got {reason(error)}", path) from error
+        raise FileError(f"expected a readable {what}, got {reason(error)}", path) from error
 
 
 def read_header(path: Path, content: bytes) -> Header:
@@ -151,22 +151,23 @@ def mask_size(path: Path) -> tuple[int, int]:
 
 def read_stored_mask(path: Path, *, colors: bool) -> np.ndarray:
     """Decode what a mask stores, [H, W]: uint8 or uint16 numbers, or uint32 colours r << 16 | g << 8 | b."""
-    with opened(path, "mask") as image:
+    content = read_bytes(path, "mask")  # at once: Pillow reads a small file in a dozen pieces
+    with opened(path, "mask", content) as image:
         if colors:
             red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.uint32), -1, 0)
             return red << 16 | green << 8 | blue
         stored = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
-        return _numbers(stored, image.mode, path)
+        return _numbers(stored, image.mode, path, content)
 
 
-def _numbers(stored: np.ndarray, mode: str, path: Path) -> np.ndarray:
+def _numbers(stored: np.ndarray, mode: str, path: Path, content: bytes) -> np.ndarray:
     if mode in ("RGB", "RGBA"):
         if (stored[..., 1:3] != stored[..., :1]).any():
             hint = "data.mask_values lists the colour of each class"
             raise FileError(f"expected a mask of one 8-bit channel, got colours ({hint})", path)
         return stored[..., 0]
     if mode == "L":
-        return stored // _png_gray_step(path)
+        return stored // _png_gray_step(content)
     if mode in ("1", "P", "LA", "PA"):
         return stored.astype(np.uint8)
     if mode.startswith("I") and stored.size and stored.min() >= 0 and stored.max() < 2**16:
@@ -174,11 +175,9 @@ def _numbers(stored: np.ndarray, mode: str, path: Path) -> np.ndarray:
     raise FileError(f"expected a mask of numbers from 0 to 65535, got mode {mode}", path)
 
 
-def _png_gray_step(path: Path) -> int:
+def _png_gray_step(content: bytes) -> int:
     """What a decoded gray value must be divided by: Pillow spreads PNGs of 2 and 4 bits over 0..255."""
-    with path.open("rb") as file:
-        head = file.read(26)
-    bits = head[24] if head.startswith(_PNG_SIGNATURE) and len(head) > 25 and head[25] == 0 else 8
+    bits = content[24] if content.startswith(_PNG_SIGNATURE) and len(content) > 25 and content[25] == 0 else 8
     return {2: 85, 4: 17}.get(bits, 1)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,7 @@ from maskmatch.data.views import (
 from maskmatch.errors import UserError
 
 Item = tuple[Pair, Sample]
+AT_ONCE = 4  # batches that a loader without threads makes together
 
 
 class Decoder(Protocol):
@@ -128,7 +129,7 @@ class BatchMaker:
             rank=self.rank,
             world_size=self.world_size,
         )
-        return [(self._whole(pairs, sample.index), sample) for sample in samples]
+        return [(self._whole(pairs, sample.id), sample) for sample in samples]
 
     def _whole(self, pairs: Sequence[Pair], index: int) -> Pair:
         for offset in range(len(pairs)):
@@ -209,8 +210,21 @@ def _normalized(batch: Batch, normalize: Normalize) -> Batch:
     return batch._replace(**{name: normalize(views) for name, views in images.items() if views is not None})
 
 
+def _call(make: Callable[[int], Batch], step: int) -> Future[Batch]:
+    """What a pool's `submit` does, at once; an error is for whoever asks for the result."""
+    made: Future[Batch] = Future()
+    try:
+        made.set_result(make(step))
+    except Exception as error:
+        made.set_exception(error)
+    return made
+
+
 class Loader(Iterator[Batch]):
-    """Endless batches from step `start_step` on, made ahead of time by `workers` threads, without any on demand.
+    """Endless batches from step `start_step` on, made ahead of time by `workers` threads.
+
+    Without any they are made when none is left, AT_ONCE together: after a step the processor's caches hold nothing of
+    all this, so that each one alone takes half as long again.
 
     The threads spend their time in image libraries that release the interpreter. An error of one step is
     raised where that step's batch is asked for, and closes the loader.
@@ -223,7 +237,7 @@ class Loader(Iterator[Batch]):
         self._closed = False
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"{name}-loader") if workers else None
         self._pending: deque[Future[Batch]] = deque()
-        for _ in range(workers + 1):
+        for _ in range(workers + 1 if workers else 0):
             self._submit()
 
     @property
@@ -240,21 +254,21 @@ class Loader(Iterator[Batch]):
         return self._make.truth(step)
 
     def _submit(self) -> None:
-        """Have the pool make one batch more."""
-        if self._pool:
-            self._pending.append(self._pool.submit(self._make, self._next_step))
-            self._next_step += 1
+        """Have one batch more made, without threads now."""
+        submit = self._pool.submit if self._pool else _call
+        self._pending.append(submit(self._make, self._next_step))
+        self._next_step += 1
 
     def __next__(self) -> Batch:
         if self._closed:
             raise StopIteration
         try:
+            if not self._pending:
+                for _ in range(AT_ONCE):
+                    self._submit()
+            batch = self._pending.popleft().result()
             if self._pool:
-                batch = self._pending.popleft().result()
                 self._submit()
-            else:
-                batch = self._make(self._next_step)
-                self._next_step += 1
         except BaseException:
             self.close()
             raise

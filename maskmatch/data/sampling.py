@@ -6,8 +6,8 @@ Nothing is remembered from step to step, so a run resumes exactly from a step nu
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,10 @@ LABELED, UNLABELED = 0, 1
 _ORDER, _PARAMETERS = 0, 1
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One image of a batch and every random choice about it."""
 
-    index: int  # sample id: position in the list
+    id: int  # position in the list
     epoch: int
     scale: float  # random resize, relative to the image
     crop_y: float  # position of the crop, 0 = top .. 1 = bottom
@@ -85,7 +84,7 @@ def draw_sample(index: int, epoch: int, *, seed: int, stream: int, config: DataC
     As many numbers are drawn whatever the options are, so that one option does not change another's draws.
     """
     rng = _generator(seed, stream, _PARAMETERS, epoch, index)
-    u = rng.random(16)
+    u = rng.random(16).tolist()  # arithmetic on numpy's scalars takes several times as long
     low, high = config.scale_range
     factors = {
         "brightness": 1 + (2 * u[6] - 1) * config.brightness,
@@ -95,14 +94,14 @@ def draw_sample(index: int, epoch: int, *, seed: int, stream: int, config: DataC
     }
     order = sorted(zip(u[10:14], factors, strict=True))
     return Sample(
-        index=index,
+        id=index,
         epoch=epoch,
         scale=low + (high - low) * u[0],
         crop_y=u[1],
         crop_x=u[2],
-        flip=bool(u[3] < config.flip),
-        jitter=tuple((name, float(factors[name])) for _, name in order) if u[4] < config.jitter else (),
-        grayscale=bool(u[5] < config.grayscale),
+        flip=u[3] < config.flip,
+        jitter=tuple((name, factors[name]) for _, name in order) if u[4] < config.jitter else (),
+        grayscale=u[5] < config.grayscale,
         blur=0.1 + 1.9 * u[15] if u[14] < config.blur else 0.0,
         seed=int(rng.integers(2**63 - 1)),
     )

@@ -9,7 +9,7 @@ import math
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +22,7 @@ from maskmatch.data.sampling import Sample
 from maskmatch.errors import UserError
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Resize and crop along one axis, in whole pixels."""
 
     length: int  # of the image
@@ -57,8 +56,7 @@ class Window:
         return (2 * np.arange(self.start, self.start + self.size) + 1) * self.length // (2 * self.resized)
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Resize, crop and flip of one image."""
 
     rows: Window

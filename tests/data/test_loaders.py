@@ -97,7 +97,7 @@ def test_padding_is_marked(folder: DataConfig, name: str) -> None:
     sizes = [(round((40 + 3 * i) / 2), round((70 - 2 * i) / 2)) for i in range(3, 10)]
     samples = samples_of_step(0, global_batch=4, length=7, seed=0, stream=UNLABELED, config=config)
     for valid, sample in zip(batch.valid, samples, strict=True):  # type: ignore[arg-type]
-        height, width = sizes[sample.index]
+        height, width = sizes[sample.id]
         expected = torch.zeros(160, 160, dtype=torch.bool)
         expected[:height, :width] = True
         assert torch.equal(valid, expected)
@@ -250,6 +250,22 @@ def test_a_file_that_breaks_during_training_is_named(folder: DataConfig, name: s
     with pytest.raises(StopIteration):
         next(loader)
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_comes_with_its_own_step(workers: int) -> None:
+    """Also where the batches before it were made together with it."""
+
+    def make(step: int) -> int:
+        if step == 5:
+            raise UserError("broken")
+        return step
+
+    with Loader("torch", make, start_step=3, workers=workers) as loader:  # type: ignore[arg-type]
+        assert [next(loader), next(loader)] == [3, 4]
+        with pytest.raises(UserError, match="broken"):
+            next(loader)
+        assert list(loader) == []
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -31,7 +31,7 @@ def test_each_epoch_is_a_permutation(length: int, batch_size: int, seed: int, st
     samples = sequence(-(-3 * length // batch_size), batch_size, length, seed, stream)
     for epoch in range(3):
         shown = samples[epoch * length : (epoch + 1) * length]
-        assert sorted(sample.index for sample in shown) == list(range(length))
+        assert sorted(sample.id for sample in shown) == list(range(length))
         assert {sample.epoch for sample in shown} == {epoch}
 
 
@@ -55,12 +55,12 @@ def test_processes_together_show_the_global_batch(world_size: int, step: int, le
 @given(st.integers(2, 9), st.integers(1, 5), SEEDS)
 def test_cutmix_pairs_are_two_images(length: int, half_batch: int, seed: int) -> None:
     samples = sequence(12, 2 * half_batch, length, seed)
-    assert all(a.index != b.index for a, b in zip(samples[::2], samples[1::2], strict=True))
+    assert all(a.id != b.id for a, b in zip(samples[::2], samples[1::2], strict=True))
 
 
 def test_streams_seeds_and_epochs_are_independent() -> None:
     orders = [
-        [sample.index for sample in sequence(2, 50, 50, seed, stream)]
+        [sample.id for sample in sequence(2, 50, 50, seed, stream)]
         for seed, stream in ((0, LABELED), (0, UNLABELED), (1, LABELED), (1, UNLABELED))
     ]
     epochs = [tuple(order[start : start + 50]) for order in orders for start in (0, 50)]

@@ -39,7 +39,7 @@ COLUMNS = (
 )
 BLOCK = 10  # steps a measurement, one of which is logged
 WARMUP = 2  # steps before, which compile and allocate
-ROUNDS = {"builtin": 15, "camvid": 3}  # of the built-in data three epochs: images are decoded in the first one
+ROUNDS = {"builtin": 15, "camvid": 5}  # of the built-in data three epochs: images are decoded in the first one
 CONFIGS: dict[str, list[str]] = {
     "builtin": [],
     "camvid": ["--config", str(Path(__file__).parents[1] / "configs" / "camvid.yaml")],
@@ -126,7 +126,9 @@ def _records(config: str, runs: dict[str, Run], selection: Selection) -> Iterato
     for name, training in runs.items():
         network = times[f"{name} network"]
         ratios = [step / bare for step, bare in zip(times[name], network, strict=True)]
+        training.train_step.phases.tracing = selection.profile is not None
         selection.trace(f"step {config} {name}", partial(_step, training))
+        training.train_step.phases.tracing = False
         yield describe(config, training, times[name], selection.device) | {
             "provider": name,
             "network_ms_p50": statistics.median(network),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # Kept, since looking for them takes longer than all else here.
@@ -19,12 +19,17 @@ def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
     norms = [] if update else _batchnorms(network)
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        _set(norm, 0.0, None)
     try:
         yield
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
+            _set(norm, momentum, count)
+
+
+def _set(norm: _BatchNorm, momentum: float | None, count: Tensor | None) -> None:
+    """Past nn.Module's own way to set attributes, which takes fifteen times as long."""
+    vars(norm)["momentum"], norm._buffers["num_batches_tracked"] = momentum, count
 
 
 def has_batchnorm(network: nn.Module) -> bool:

@@ -33,7 +33,7 @@ class ClassBalance:
         self.labeled = torch.empty(0)  # int64 [C], labelled pixels of each class so far
         self.confidence = torch.empty(0)  # float32 [C], m
         # Seen since the last update: labelled pixels, pixels of the teacher's labels, and the sum of their confidence.
-        self.totals = torch.empty(0)  # int64 [3, C]
+        self.totals = torch.empty(0)  # int64 [3, C + 1], IGNORE_INDEX last
 
     def _start(self, num_classes: int, device: torch.device) -> None:
         """Have what is followed on the device; its number of classes, C, is that of the first logits."""
@@ -42,7 +42,7 @@ class ClassBalance:
             self.confidence = torch.full((num_classes,), 1 / num_classes)
         if not self.totals.numel():
             self.labeled, self.confidence = self.labeled.to(device), self.confidence.to(device)
-            self.totals = torch.zeros(3, num_classes, dtype=torch.int64, device=device)
+            self.totals = torch.zeros(3, num_classes + 1, dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def adjusted(self, logits: Sequence[Tensor], target: Tensor) -> Sequence[Tensor]:
@@ -55,7 +55,7 @@ class ClassBalance:
         if not self.alpha:
             return logits
         index = _index(target, num_classes)
-        self.totals[0] += _by_class(index, torch.ones_like(index)[None], num_classes)[0]
+        self.totals[0].scatter_add_(0, index, torch.ones_like(index))
         # One pixel more of each class, so that none has share 0, and all are alike as long as none was seen.
         seen = self.labeled + 1
         bias = -self.alpha * (seen / seen.sum()).log()
@@ -78,17 +78,17 @@ class ClassBalance:
         index = _index(label, num_classes)
         # A NaN counts as no confidence: as an integer it would be anything, and stay in the mean for ever.
         seen = torch.stack([torch.ones_like(index), (confidence.nan_to_num() * UNIT).long().flatten()])
-        self.totals[1:] += _by_class(index, seen, num_classes)
+        self.totals[1:].scatter_add_(1, index.expand(2, -1), seen)
         factor = torch.cat([self.confidence.max() / self.confidence, self.confidence.new_zeros(1)])
         # Indexing, factor[index], takes six times as long on a CPU.
         return (confidence * factor.index_select(0, index).view_as(confidence)).clamp_(max=1)
 
     @torch.no_grad()
     def update(self, total: Callable[[Tensor], Tensor] = lambda totals: totals) -> None:
-        """Follow what was seen since the last time; `total` adds up the processes' sums, int64 [3, C]."""
+        """Follow what was seen since the last time; `total` adds up the processes' sums, int64 [3, C + 1]."""
         if not (self.alpha or self.thresholds):
             return
-        labeled, pixels, confidence = total(self.totals).unbind()
+        labeled, pixels, confidence = total(self.totals)[:, :-1].unbind()
         self.labeled = self.labeled + labeled
         seen = (confidence.double() / UNIT / pixels.clamp(min=1)).float()
         self.confidence = torch.where(pixels > 0, self.confidence.lerp(seen, 1 - DECAY), self.confidence)
@@ -105,11 +105,5 @@ class ClassBalance:
 
 
 def _index(label: Tensor, num_classes: int) -> Tensor:
-    """int64 [pixels]; IGNORE_INDEX goes to a bin of its own."""
+    """The column of each pixel, int64 [pixels]."""
     return label.long().clamp_(max=num_classes).flatten()
-
-
-def _by_class(index: Tensor, values: Tensor, num_classes: int) -> Tensor:
-    """Sums of int64 values [K, pixels] by class, int64 [K, C]."""
-    bins = torch.zeros(len(values), num_classes + 1, dtype=torch.int64, device=index.device)
-    return bins.scatter_add_(1, index.expand(len(values), -1), values)[:, :-1]

@@ -34,9 +34,9 @@ def cutmix_boxes(seeds: Tensor, height: int, width: int) -> Tensor:
     left = (left * (width - box_width + 1)).floor()
     y = torch.arange(height, device=seeds.device)
     x = torch.arange(width, device=seeds.device)
-    rows = (y >= top[:, None]) & (y < (top + box_height)[:, None])  # [N, H]
+    rows = (y >= top[:, None]) & (y < (top + box_height)[:, None]) & (draw < PROBABILITY)[:, None]  # [N, H]
     columns = (x >= left[:, None]) & (x < (left + box_width)[:, None])  # [N, W]
-    return rows[:, :, None] & columns[:, None, :] & (draw < PROBABILITY)[:, None, None]
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def mix(boxes: Tensor, values: Tensor) -> Tensor:

@@ -163,14 +163,15 @@ class MaskMatch:
         labeled = self.supervised_loss.divisor(batch.target)
         if self.config.supervised_only:
             return torch.stack([labeled, *[torch.zeros_like(labeled)] * (len(DIVISORS) - 1)])
-        valid = mixed = masked = hidden = _required(batch.valid)
+        valid = _required(batch.valid)
+        mixed = masked = hidden = pixels = valid.sum()
         if self.config.cutmix:
-            mixed = mix(self._boxes(batch), valid)
+            mixed = mix(self._boxes(batch), valid).sum()
         if self.config.region != "all":
-            masked = valid & ~self._outside(self._mask(batch)[1], valid)
+            masked = (valid & ~self._outside(self._mask(batch)[1], valid)).sum()
         if self.config.reconstruction:
-            hidden = valid & self._hidden(self._mask(batch)[1], valid)
-        return torch.stack([labeled, *(pixels.sum().to(labeled.dtype) for pixels in (mixed, masked, hidden, valid))])
+            hidden = (valid & self._hidden(self._mask(batch)[1], valid)).sum()
+        return torch.stack([labeled, *(count.to(labeled.dtype) for count in (mixed, masked, hidden, pixels))])
 
     @torch.no_grad()
     def pseudo_labels(
@@ -195,7 +196,7 @@ class MaskMatch:
         label, confidence = multiscale_pseudo_label(
             logits, valid.shape[1:], average=self.config.average, align_corners=self.align_corners
         )
-        return PseudoLabels(label.masked_fill(~valid, IGNORE_INDEX), confidence)
+        return PseudoLabels(torch.where(valid, label, IGNORE_INDEX), confidence)
 
     def branch(self, name: str, batch: Batch, pseudo: PseudoLabels | None) -> Branch:
         """The branch that `name`, one of BRANCHES, stands for; `pseudo` is for the unlabelled ones."""

@@ -65,7 +65,7 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
     operators = getattr(torch.ops, namespace)
 
     def gradients(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        return backward(ctx, operators.upsample_cross_entropy_backward, grad_loss), *[None] * 10
+        return backward(ctx, operators.upsample_cross_entropy_backward.default, grad_loss), *[None] * 10
 
     torch.library.register_fake(f"{namespace}::upsample_cross_entropy", fake)
     torch.library.register_fake(f"{namespace}::upsample_cross_entropy_backward", fake_backward)
@@ -84,7 +84,7 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
         per_pixel: bool,
     ) -> tuple[Tensor, Tensor]:
         with_gradient = torch.is_grad_enabled() and logits.requires_grad
-        loss, counts, _ = operators.upsample_cross_entropy(
+        loss, counts, _ = operators.upsample_cross_entropy.default(
             logits, target, confidence, threshold, pixel_weight, class_weight,
             ignore_index, label_smoothing, align_corners, per_pixel, with_gradient,
         )  # fmt: skip

@@ -129,7 +129,7 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
         align_corners: bool,
     ) -> tuple[Tensor, Tensor]:
         flips = [int(flip) for flip in flipped]
-        return operators.multiscale_pseudo_label(logits, height, width, flips, weights, average, align_corners)
+        return operators.multiscale_pseudo_label.default(logits, height, width, flips, weights, average, align_corners)
 
     return run
 

@@ -138,7 +138,7 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
         std: Sequence[float],
         fill: Sequence[float],
     ) -> tuple[Tensor, Tensor]:
-        return operators.patch_mask(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
+        return operators.patch_mask.default(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
 
     return run
 

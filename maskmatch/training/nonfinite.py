@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer
 
 
@@ -47,24 +46,26 @@ class NonFiniteGuard:
 
         `scaler` is that of fp16's gradients, disabled for other precisions.
         """
-        good = torch.isfinite(self.norm()) & torch.isfinite(loss)
+        good = torch.isfinite(self.norm() + loss)
+        bad = ~good
         if scaler.is_enabled():  # it looks at the gradients alone
             next(self._gradients()).add_(torch.where(good, 0.0, torch.nan))
         else:
-            self.optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]
+            self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
         scaler.update()
         if self.buffers:
             after = torch.cat([buffer.flatten() for buffer in self.buffers])
             torch.where(good, after, self._kept, out=self._kept)
             torch._foreach_copy_(self.buffers, self._parts)
-        self.skipped += ~good
-        self.in_a_row.add_(1).mul_(~good)
+        self.skipped += bad
+        self.in_a_row.add_(1).mul_(bad)
         return good
 
     def norm(self) -> Tensor:
         """Euclidean norm of all gradients together, not finite where one is not."""
-        return get_total_norm(list(self._gradients()))  # the largest one would take ten times as long on a CPU
+        norms = torch._foreach_norm(list(self._gradients()))  # the largest ones would take ten times as long on a CPU
+        return torch.stack(norms).norm()
 
     def _gradients(self) -> Iterator[Tensor]:
         return (parameter.grad for parameter in self.parameters if parameter.grad is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.profiler import record_function
@@ -17,25 +17,28 @@ Mark = float | torch.cuda.Event
 
 
 class Phases:
-    """`with phases("loss"): ...` marks a part of a step; its time is kept while `timing` is set.
+    """`with phases("loss"): ...` marks a part of a step, where `timing` or `tracing` is set.
 
-    Times are the device's, between events, so that taking them does not wait either.
+    Timing keeps its time: the device's, between events, so that taking it does not wait either. Tracing makes it a
+    range in a torch.profiler trace, which even without a profiler costs as much as several small operations.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.timing = False
+        self.tracing = False
         self._marks: list[tuple[str, Mark, Mark]] = []
 
+    def __call__(self, name: str) -> AbstractContextManager[object]:
+        if self.tracing:
+            return record_function(name)
+        return self._timed(name) if self.timing else nullcontext()
+
     @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        with record_function(name):
-            if not self.timing:
-                yield
-                return
-            start = self._mark()
-            yield
-            self._marks.append((name, start, self._mark()))
+    def _timed(self, name: str) -> Iterator[None]:
+        start = self._mark()
+        yield
+        self._marks.append((name, start, self._mark()))
 
     def _mark(self) -> Mark:
         if self.device.type != "cuda":

@@ -51,6 +51,7 @@ def profile(config: Config) -> str:
             phases = run.train_step.phases.milliseconds()
             table = headline + _table(run, total, {name: ms / config.profile for name, ms in phases.items()})
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])]
+            run.train_step.phases.tracing = True
             with torch.profiler.profile(activities=activities) as profiler:
                 _take_steps(run, min(TRACED, config.profile))
     if run.world.leads:

@@ -16,6 +16,7 @@ ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed,
 COVERED = 0.05  # once this share is confident: the very first ones may well be of one class
 EMPTY_STEPS = 50  # steps without a confident pixel until it is said
 LOST_STEPS = 200  # steps over which a class must be missing
+LEVELS = 4  # of a pseudo-label's pixel, see PseudoLabelCounter
 LOST_SHARE = 1e-3  # share of the labelled pixels from which a class is missed
 
 
@@ -40,7 +41,8 @@ class PseudoLabelCounter:
 
     def __init__(self, num_classes: int, threshold: float, device: torch.device | str) -> None:
         self.num_classes, self.threshold = num_classes, threshold
-        self.counts = torch.zeros(len(Counts._fields), num_classes, dtype=torch.int64, device=device)
+        # Labelled pixels, then those of the pseudo-labels by their level, see `count`; IGNORE_INDEX is the last column.
+        self.counts = torch.zeros(1 + LEVELS, num_classes + 1, dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def count(self, target: Tensor, pseudo: PseudoLabels, truth: Tensor | None = None) -> Tensor:
@@ -55,26 +57,25 @@ class PseudoLabelCounter:
             known = confident & (truth != IGNORE_INDEX)
             level += known
             level += known & (pseudo.label == truth)
-        by_level = self._by_class(pseudo.label, level, levels=4)
-        self.counts[:1] += self._by_class(target)
-        self.counts[1:] += by_level.flip(0).cumsum(0).flip(0)
-        return by_level[1:].sum()
+        counts = torch.zeros_like(self.counts)
+        self._add(counts[0], target.long())
+        self._add(counts[1:], pseudo.label.long(), level)
+        self.counts += counts
+        return counts[2:, :-1].sum()
 
     def take(self) -> Tensor:
         """The counts since the last time, int64 [5, C]; they start at 0 again."""
-        taken = self.counts.clone()
+        labeled, by_level = self.counts[:1, :-1], self.counts[1:, :-1]
+        taken = torch.cat([labeled, by_level.flip(0).cumsum(0).flip(0)])
         self.counts.zero_()
         return taken
 
-    def _by_class(self, label: Tensor, level: Tensor | None = None, levels: int = 1) -> Tensor:
-        """Pixels of each level and class, int64 [levels, C]; not torch.bincount, which waits for the device."""
-        width = self.num_classes + 1
-        index = label.long().clamp_(max=self.num_classes)  # IGNORE_INDEX goes to a bin of its own
+    def _add(self, counts: Tensor, label: Tensor, level: Tensor | None = None) -> None:
+        """Count the pixels of each level and class; not by torch.bincount, which waits for the device."""
+        index = label.clamp_(max=self.num_classes)
         if level is not None:
-            index.add_(level, alpha=width)
-        bins = torch.zeros(levels * width, dtype=torch.int64, device=label.device)
-        ones = torch.ones((), dtype=torch.int64, device=label.device).expand(index.numel())
-        return bins.scatter_add_(0, index.flatten(), ones).view(levels, width)[:, :-1]
+            index.add_(level, alpha=self.num_classes + 1)
+        counts.view(-1).scatter_add_(0, index.flatten(), torch.ones_like(index).flatten())
 
 
 def measures(counts: Counts) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskmatch.batch import Batch
 from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.errors import UserError
-from maskmatch.method import COMPARABLE, DIVISORS, MaskMatch, PseudoLabels, Teacher
+from maskmatch.method import COMPARABLE, DIVISORS, Branch, MaskMatch, PseudoLabels, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.models import Student
@@ -138,19 +138,20 @@ class TrainStep:
                 counter = self.counter
                 confident = counter.count(batch.target, pseudo, truth) if counter else self.method.confident(pseudo)
                 found.append({"coverage": confident / divisors["coverage"].clamp(min=1)})
+            with self.phases("loss"):  # all of the views at once: after a network has run, each takes twice as long
+                branches = {name: self.method.branch(name, batch, pseudo) for name in weights}
             for names in groups:
                 last = batch is batches[-1] and names is groups[-1]
                 with self._synchronizing(last):
-                    losses = self._losses(names, batch, pseudo, divisors, compared if compare else None)
-                    weighted = [weights[name] * losses[name] for name in names]
-                    losses["loss"] = weighted[0] if len(weighted) == 1 else torch.stack(weighted).sum()
+                    running = {name: branches.pop(name) for name in names}
+                    losses = self._losses(running, divisors, compared if compare else None)
+                    losses["loss"] = _sum([_times(losses[name], weights[name]) for name in names])
                     with self.phases("backward"):
                         # The processes' gradients are averaged, but the divisors make them parts of a sum.
-                        self.scaler.scale(losses["loss"] * self.world.size).backward()
+                        self.scaler.scale(_times(losses["loss"], self.world.size)).backward()
                 found.append({name: loss.detach() for name, loss in losses.items()})
         names = list(dict.fromkeys(name for part in found for name in part))
-        parts = [torch.stack([part[name] for part in found if name in part]).sum() for name in names]
-        values = self.world.sum(torch.stack(parts))
+        values = self.world.sum(torch.stack([_sum([part[name] for part in found if name in part]) for name in names]))
         with self.phases("optimizer"):
             good = self.guard.step(values.sum(), self.scaler)
             self.optimizer.zero_grad(set_to_none=True)
@@ -177,7 +178,8 @@ class TrainStep:
             pseudo = self._pseudo_labels(batch, self.method.scales(step)) if len(weights) > 1 else None
             for name, weight in weights.items():
                 self.optimizer.zero_grad(set_to_none=True)
-                loss = self._losses([name], batch, pseudo, divisors)[name]
+                branches = {name: self.method.branch(name, batch, pseudo)}
+                loss = self._losses(branches, divisors)[name]
                 if not loss.isfinite():
                     return name, f"its loss is {loss.item()}"
                 self.scaler.scale(weight * loss).backward()
@@ -209,16 +211,9 @@ class TrainStep:
             return self.method.labels(logits, batch)
 
     def _losses(
-        self,
-        names: Sequence[str],
-        batch: Batch,
-        pseudo: PseudoLabels | None,
-        divisors: dict[str, Tensor],
-        compared: str | None = None,
+        self, branches: dict[str, Branch], divisors: dict[str, Tensor], compared: str | None = None
     ) -> dict[str, Tensor]:
         """The losses of some branches, from one forward; and of the branch `compared` the agreement."""
-        with self.phases("loss"):
-            branches = {name: self.method.branch(name, batch, pseudo) for name in names}
         with self.phases("student forward"), self.autocast():
             logits = self.method.logits(self._student, list(branches.values()))
         losses = {}
@@ -235,6 +230,14 @@ class TrainStep:
         precision = self.config.precision
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=precision != "fp32", cache_enabled=False)
+
+
+def _sum(scalars: list[Tensor]) -> Tensor:
+    return scalars[0] if len(scalars) == 1 else torch.stack(scalars).sum()
+
+
+def _times(scalar: Tensor, factor: float) -> Tensor:
+    return scalar if factor == 1 else scalar * factor
 
 
 def _compiled(network: nn.Module) -> nn.Module:

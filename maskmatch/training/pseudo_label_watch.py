@@ -16,8 +16,8 @@ ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed,
 COVERED = 0.05  # once this share is confident: the very first ones may well be of one class
 EMPTY_STEPS = 50  # steps without a confident pixel until it is said
 LOST_STEPS = 200  # steps over which a class must be missing
-LEVELS = 4  # of a pseudo-label's pixel, see PseudoLabelCounter
 LOST_SHARE = 1e-3  # share of the labelled pixels from which a class is missed
+LEVELS = 4  # of a pseudo-label's pixel, see PseudoLabelCounter.count
 
 
 class Counts(NamedTuple):
@@ -41,7 +41,7 @@ class PseudoLabelCounter:
 
     def __init__(self, num_classes: int, threshold: float, device: torch.device | str) -> None:
         self.num_classes, self.threshold = num_classes, threshold
-        # Labelled pixels, then those of the pseudo-labels by their level, see `count`; IGNORE_INDEX is the last column.
+        # Labelled pixels, then those of the pseudo-labels by their level, IGNORE_INDEX is the last column.
         self.counts = torch.zeros(1 + LEVELS, num_classes + 1, dtype=torch.int64, device=device)
 
     @torch.no_grad()
@@ -58,8 +58,8 @@ class PseudoLabelCounter:
             level += known
             level += known & (pseudo.label == truth)
         counts = torch.zeros_like(self.counts)
-        self._add(counts[0], target.long())
-        self._add(counts[1:], pseudo.label.long(), level)
+        self._add(counts[0], target)
+        self._add(counts[1:], pseudo.label, level)
         self.counts += counts
         return counts[2:, :-1].sum()
 
@@ -72,7 +72,7 @@ class PseudoLabelCounter:
 
     def _add(self, counts: Tensor, label: Tensor, level: Tensor | None = None) -> None:
         """Count the pixels of each level and class; not by torch.bincount, which waits for the device."""
-        index = label.clamp_(max=self.num_classes)
+        index = label.long().clamp_(max=self.num_classes)
         if level is not None:
             index.add_(level, alpha=self.num_classes + 1)
         counts.view(-1).scatter_add_(0, index.flatten(), torch.ones_like(index).flatten())

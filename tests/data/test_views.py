@@ -20,7 +20,7 @@ CROP = (24, 32)
 
 def sample(**changes: object) -> Sample:
     values = {
-        "index": 0, "epoch": 0, "scale": 1.0, "crop_y": 0.0, "crop_x": 0.0, "flip": False,
+        "id": 0, "epoch": 0, "scale": 1.0, "crop_y": 0.0, "crop_x": 0.0, "flip": False,
         "jitter": (), "grayscale": False, "blur": 0.0, "seed": 0,
     }  # fmt: skip
     return Sample(**(values | changes))  # type: ignore[arg-type]

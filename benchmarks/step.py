@@ -126,7 +126,7 @@ def _records(config: str, runs: dict[str, Run], selection: Selection) -> Iterato
     for name, training in runs.items():
         network = times[f"{name} network"]
         ratios = [step / bare for step, bare in zip(times[name], network, strict=True)]
-        training.train_step.phases.tracing = selection.profile is not None
+        training.train_step.phases.tracing = True
         selection.trace(f"step {config} {name}", partial(_step, training))
         training.train_step.phases.tracing = False
         yield describe(config, training, times[name], selection.device) | {

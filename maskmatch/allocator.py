@@ -13,7 +13,7 @@ HUGE = 2**29  # bytes of the heap, from where it ends now, that the system is as
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees, instead of handing large blocks back to the system, in huge pages.
+    """Have glibc keep what this process frees, instead of handing large blocks back to the system; in huge pages.
 
     A training step asks for the same blocks again and again, and on the CPU the page faults of getting them back were a
     tenth of its time or more; finding where its pages are was another thirtieth. What the environment says of malloc

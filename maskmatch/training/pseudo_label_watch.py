@@ -41,7 +41,7 @@ class PseudoLabelCounter:
 
     def __init__(self, num_classes: int, threshold: float, device: torch.device | str) -> None:
         self.num_classes, self.threshold = num_classes, threshold
-        # Labelled pixels, then those of the pseudo-labels by their level, IGNORE_INDEX is the last column.
+        # Labelled pixels, then those of the pseudo-labels by their level; IGNORE_INDEX is the last column.
         self.counts = torch.zeros(1 + LEVELS, num_classes + 1, dtype=torch.int64, device=device)
 
     @torch.no_grad()

@@ -33,11 +33,14 @@ using UpsampleCrossEntropyBackward = Tensor(Tensor grad_output, Tensor logits, T
                                             std::optional<Tensor> pixel_weight, std::optional<Tensor> class_weight,
                                             int64_t ignore_index, double label_smoothing, bool align_corners);
 
+using Uniform = Tensor(Tensor seeds, int64_t count, int64_t stream);
+
 namespace cpu {
 PatchMask patch_mask;
 MultiscalePseudoLabel multiscale_pseudo_label;
 UpsampleCrossEntropy upsample_cross_entropy;
 UpsampleCrossEntropyBackward upsample_cross_entropy_backward;
+Uniform uniform;
 }  // namespace cpu
 
 namespace cuda {

@@ -13,6 +13,7 @@
 namespace maskmatch {
 
 // The fourth counter word of each use, so that no two uses of one seed meet.
+constexpr uint32_t kUniformDomain = 0;
 constexpr uint32_t kPatchMaskDomain = 1;
 
 struct PhiloxWords {

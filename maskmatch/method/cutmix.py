@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskmatch.ops.philox import uniform
+from maskmatch.ops import uniform
 
 # UniMatch's ranges: every second image is mixed; the box covers 2 to 40 % of it.
 PROBABILITY = 0.5

@@ -16,7 +16,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 UNIFORM_DOMAIN = 0
-"""Fourth counter word of `uniform`; the operators use others, so that no stream of a caller meets theirs."""
+"""Fourth counter word of `uniform`; others use others, so that no stream of a caller meets theirs."""
 PATCH_MASK_DOMAIN = 1
 """Fourth counter word of `patch_mask`."""
 
@@ -52,18 +52,3 @@ def philox4x32(seeds: Tensor, counter: Tensor, stream: int, domain: int) -> tupl
         high, low = _multiply(even, halves)
         even, odd = high.flip(0) ^ odd ^ key, low.flip(0)
     return even[0], odd[0], even[1], odd[1]
-
-
-def uniform(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Uniform numbers in [0, 1) from per-sample seeds: float32 [N, count] on the seeds' device, without a sync.
-
-    `seeds` is int64 [N]; `stream` in [0, 2**32) separates uses of one seed. A row depends on its seed and stream
-    alone, and its first numbers do not depend on `count`.
-    """
-    if seeds.dim() != 1 or seeds.dtype != torch.int64:
-        raise ValueError(f"seeds must be int64 [N], got {seeds.dtype} {list(seeds.shape)}")
-    if not 0 <= stream <= _MASK:
-        raise ValueError(f"stream must be in [0, 2**32), got {stream}")
-    counter = torch.arange((count + 3) // 4, dtype=torch.int64, device=seeds.device)
-    words = torch.stack(philox4x32(seeds[:, None], counter[None, :], stream, UNIFORM_DOMAIN), dim=-1)
-    return (words.flatten(1)[:, :count] >> 8).float() * 2.0**-24

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from maskmatch.ops.philox import PATCH_MASK_DOMAIN, philox4x32
+from maskmatch.ops.philox import PATCH_MASK_DOMAIN, UNIFORM_DOMAIN, philox4x32
 
 KEY_STREAM = 0
 OFFSET_STREAM = 1
@@ -57,6 +57,13 @@ def patch_order(rows: int, columns: int, seeds: Tensor, strategy: str) -> Tensor
         low_row, low_column = (row >> bit) & 1, (column >> bit) & 1
         key = key * 4 + (low_row ^ low_column) * 2 + low_row
     return key
+
+
+def uniform(seeds: Tensor, count: int, stream: int) -> Tensor:
+    """Uniform numbers in [0, 1), float32 [N, count]."""
+    counter = torch.arange((count + 3) // 4, device=seeds.device)
+    words = torch.stack(philox4x32(seeds[:, None], counter[None, :], stream, UNIFORM_DOMAIN), dim=-1)
+    return (words.flatten(1)[:, :count] >> 8).float() * 2.0**-24
 
 
 @torch.library.custom_op("maskmatch::reference_patch_grid", mutates_args=())

@@ -27,6 +27,7 @@ class NonFiniteGuard:
         device = self.parameters[0].device
         self.skipped = torch.zeros((), device=device)  # steps so far
         self.in_a_row = torch.zeros((), device=device)  # of them up to now without a good one between
+        self._no_scale = torch.ones((), device=device)
         # One memory for all: one operation instead of one for each of them.
         self._kept = torch.cat([buffer.flatten() for buffer in self.buffers]) if self.buffers else torch.empty(0)
         parts = self._kept.split([buffer.numel() for buffer in self.buffers])
@@ -46,12 +47,13 @@ class NonFiniteGuard:
 
         `scaler` is that of fp16's gradients, disabled for other precisions.
         """
-        good = torch.isfinite(self.norm() + loss)
-        bad = ~good
+        found_inf = self.found_inf(loss)
+        bad = found_inf.bool()
+        good = ~bad
         if scaler.is_enabled():  # it looks at the gradients alone
             next(self._gradients()).add_(torch.where(good, 0.0, torch.nan))
         else:
-            self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+            self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
         scaler.update()
         if self.buffers:
@@ -62,10 +64,12 @@ class NonFiniteGuard:
         self.in_a_row.add_(1).mul_(bad)
         return good
 
-    def norm(self) -> Tensor:
-        """Euclidean norm of all gradients together, not finite where one is not."""
-        norms = torch._foreach_norm(list(self._gradients()))  # the largest ones would take ten times as long on a CPU
-        return torch.stack(norms).norm()
+    def found_inf(self, loss: Tensor) -> Tensor:
+        """1 where the loss or a gradient is not finite, else 0; float32 scalar."""
+        found_inf = loss.isfinite().logical_not().float()
+        # GradScaler's own check, which would also divide by a scale.
+        torch._amp_foreach_non_finite_check_and_unscale_(list(self._gradients()), found_inf, self._no_scale)
+        return found_inf
 
     def _gradients(self) -> Iterator[Tensor]:
         return (parameter.grad for parameter in self.parameters if parameter.grad is not None)

@@ -183,7 +183,7 @@ class TrainStep:
                 if not loss.isfinite():
                     return name, f"its loss is {loss.item()}"
                 self.scaler.scale(weight * loss).backward()
-                if not self.guard.norm().isfinite():
+                if self.guard.found_inf(loss.detach()):
                     return name, "its gradient is not finite"
         self.optimizer.zero_grad(set_to_none=True)
         return None

@@ -29,30 +29,6 @@ def test_philox_has_the_published_words() -> None:
     ]  # fmt: skip
 
 
-def test_uniform_depends_on_seed_and_stream_alone() -> None:
-    seeds = torch.tensor([3, -7, 2**61])
-    drawn = philox.uniform(seeds, 1001, stream=5)
-    assert drawn.dtype == torch.float32 and drawn.shape == (3, 1001)
-    assert drawn.min() >= 0 and drawn.max() < 1
-    assert torch.equal(philox.uniform(seeds[1:2], 6, stream=5), drawn[1:2, :6])
-    assert not torch.equal(philox.uniform(seeds, 6, stream=4), drawn[:, :6])
-    assert (drawn.mean(dim=1) - 0.5).abs().max() < 0.05
-    assert torch.corrcoef(drawn).triu(1).abs().max() < 0.15
-
-
-def test_uniform_is_drawn_from_the_words_of_the_generator() -> None:
-    seeds = torch.tensor([0, 3, -1, -7, 2**61, -(2**63)])
-    words = torch.stack(philox.philox4x32(seeds[:, None], torch.arange(3), 5, philox.UNIFORM_DOMAIN), -1).flatten(1)
-    assert torch.equal(philox.uniform(seeds, 11, stream=5), (words[:, :11] >> 8).float() * 2.0**-24)
-
-
-def test_uniform_refuses_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="seeds must be int64"):
-        philox.uniform(torch.zeros(3), 2)
-    with pytest.raises(ValueError, match="stream must be in"):
-        philox.uniform(torch.tensor([1]), 2, stream=-1)
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("align_corners", [False, True])

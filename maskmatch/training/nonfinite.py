@@ -16,30 +16,27 @@ class NonFiniteGuard:
     on the device; `skipped` and `in_a_row` count there.
 
     Args:
-        network: whose parameters the optimizer has.
+        network: whose parameters the optimizer has; its buffers are moved into one memory.
         optimizer: one of torch's fused ones, which can skip a step on the device's word.
     """
 
     def __init__(self, network: nn.Module, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         device = self.parameters[0].device
         self.skipped = torch.zeros((), device=device)  # steps so far
         self.in_a_row = torch.zeros((), device=device)  # of them up to now without a good one between
         self._no_scale = torch.ones((), device=device)
-        # One memory for all: one operation instead of one for each of them.
-        self._kept = torch.cat([buffer.flatten() for buffer in self.buffers]) if self.buffers else torch.empty(0)
-        parts = self._kept.split([buffer.numel() for buffer in self.buffers])
-        self._parts = [part.view_as(buffer) for part, buffer in zip(parts, self.buffers, strict=True)]
+        self._statistics = _together([buffer for buffer in network.buffers() if buffer.is_floating_point()])
+        self._kept = [statistics.clone() for statistics in self._statistics]
         if isinstance(optimizer, SGD):  # a skipped first step would leave its momentum uninitialised
             for parameter in self.parameters:
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     def remember(self) -> None:
         """Call it before the forward passes of a step."""
-        if self.buffers:
-            torch.cat([buffer.flatten() for buffer in self.buffers], out=self._kept)
+        for kept, statistics in zip(self._kept, self._statistics, strict=True):
+            kept.copy_(statistics)
 
     @torch.no_grad()
     def step(self, loss: Tensor, scaler: torch.amp.GradScaler) -> Tensor:
@@ -48,27 +45,24 @@ class NonFiniteGuard:
         `scaler` is that of fp16's gradients, disabled for other precisions.
         """
         found_inf = self.found_inf(loss)
-        bad = found_inf.bool()
-        good = ~bad
+        good = found_inf == 0
         if scaler.is_enabled():  # it looks at the gradients alone
             next(self._gradients()).add_(torch.where(good, 0.0, torch.nan))
         else:
             self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
         scaler.update()
-        if self.buffers:
-            after = torch.cat([buffer.flatten() for buffer in self.buffers])
-            torch.where(good, after, self._kept, out=self._kept)
-            torch._foreach_copy_(self.buffers, self._parts)
-        self.skipped += bad
-        self.in_a_row.add_(1).mul_(bad)
+        for kept, statistics in zip(self._kept, self._statistics, strict=True):
+            torch.where(good, statistics, kept, out=statistics)
+        self.skipped += found_inf
+        self.in_a_row.add_(1).mul_(found_inf)
         return good
 
     def found_inf(self, loss: Tensor) -> Tensor:
         """1 where the loss or a gradient is not finite, else 0; float32 scalar."""
-        found_inf = loss.isfinite().logical_not().float()
+        found_inf = torch.zeros_like(self._no_scale)
         # GradScaler's own check, which would also divide by a scale.
-        torch._amp_foreach_non_finite_check_and_unscale_(list(self._gradients()), found_inf, self._no_scale)
+        torch._amp_foreach_non_finite_check_and_unscale_([loss, *self._gradients()], found_inf, self._no_scale)
         return found_inf
 
     def _gradients(self) -> Iterator[Tensor]:
@@ -80,3 +74,14 @@ class NonFiniteGuard:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.skipped.copy_(state["skipped"])
         self.in_a_row.copy_(state["in_a_row"])
+
+
+def _together(buffers: list[Tensor]) -> list[Tensor]:
+    """Move buffers into one memory for each of their dtypes, so that one operation reaches them all."""
+    memories = []
+    for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
+        alike = [buffer for buffer in buffers if buffer.dtype == dtype]
+        memories.append(torch.cat([buffer.flatten() for buffer in alike]))
+        for buffer, part in zip(alike, memories[-1].split([buffer.numel() for buffer in alike]), strict=True):
+            buffer.data = part.view_as(buffer)
+    return memories

@@ -62,7 +62,7 @@ class NonFiniteGuard:
         """1 where the loss or a gradient is not finite, else 0; float32 scalar."""
         found_inf = torch.zeros_like(self._no_scale)
         # GradScaler's own check, which would also divide by a scale.
-        torch._amp_foreach_non_finite_check_and_unscale_([loss, *self._gradients()], found_inf, self._no_scale)
+        torch._amp_foreach_non_finite_check_and_unscale_([*self._gradients(), loss], found_inf, self._no_scale)
         return found_inf
 
     def _gradients(self) -> Iterator[Tensor]:

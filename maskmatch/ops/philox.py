@@ -16,7 +16,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 UNIFORM_DOMAIN = 0
-"""Fourth counter word of `uniform`; others use others, so that no stream of a caller meets theirs."""
+"""Fourth counter word of `uniform`; the other domains keep the streams of its callers from meeting theirs."""
 PATCH_MASK_DOMAIN = 1
 """Fourth counter word of `patch_mask`."""
 

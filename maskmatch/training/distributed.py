@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -105,16 +105,12 @@ class World:
             **dict[str, Any]({_BUFFERS_OPTION: False}),
         )
 
-    def average_statistics(self, network: nn.Module) -> None:
+    def average_statistics(self, statistics: Sequence[Tensor]) -> None:
         """Average BatchNorm's running statistics, where no SyncBatchNorm keeps them equal: on the CPU."""
-        if self.size == 1:
-            return
-        statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        if statistics and not statistics[0].is_cuda:
-            total = self.sum(torch.cat([buffer.flatten() for buffer in statistics]))
-            parts = (total / self.size).split([buffer.numel() for buffer in statistics])
-            for buffer, part in zip(statistics, parts, strict=True):
-                buffer.copy_(part.view_as(buffer))
+        if self.size > 1:
+            for part in statistics:
+                if not part.is_cuda:
+                    part.copy_(self.sum(part) / self.size)
 
 
 def join(device_name: str, option: str = "train.device") -> tuple[World, torch.device]:

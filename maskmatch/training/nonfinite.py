@@ -16,7 +16,7 @@ class NonFiniteGuard:
     on the device; `skipped` and `in_a_row` count there.
 
     Args:
-        network: whose parameters the optimizer has; its buffers are moved into one memory.
+        network: whose parameters the optimizer has; its buffers are moved into one memory, `statistics`.
         optimizer: one of torch's fused ones, which can skip a step on the device's word.
     """
 
@@ -27,15 +27,15 @@ class NonFiniteGuard:
         self.skipped = torch.zeros((), device=device)  # steps so far
         self.in_a_row = torch.zeros((), device=device)  # of them up to now without a good one between
         self._no_scale = torch.ones((), device=device)
-        self._statistics = _together([buffer for buffer in network.buffers() if buffer.is_floating_point()])
-        self._kept = [statistics.clone() for statistics in self._statistics]
+        self.statistics = _together([buffer for buffer in network.buffers() if buffer.is_floating_point()])
+        self._kept = [statistics.clone() for statistics in self.statistics]
         if isinstance(optimizer, SGD):  # a skipped first step would leave its momentum uninitialised
             for parameter in self.parameters:
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     def remember(self) -> None:
         """Call it before the forward passes of a step."""
-        for kept, statistics in zip(self._kept, self._statistics, strict=True):
+        for kept, statistics in zip(self._kept, self.statistics, strict=True):
             kept.copy_(statistics)
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class NonFiniteGuard:
             self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         scaler.step(self.optimizer)
         scaler.update()
-        for kept, statistics in zip(self._kept, self._statistics, strict=True):
+        for kept, statistics in zip(self._kept, self.statistics, strict=True):
             torch.where(good, statistics, kept, out=statistics)
         self.skipped += found_inf
         self.in_a_row.add_(1).mul_(found_inf)
@@ -60,7 +60,7 @@ class NonFiniteGuard:
 
     def found_inf(self, loss: Tensor) -> Tensor:
         """1 where the loss or a gradient is not finite, else 0; float32 scalar."""
-        found_inf = torch.zeros_like(self._no_scale)
+        found_inf = torch.zeros((), device=loss.device)
         # GradScaler's own check, which would also divide by a scale.
         torch._amp_foreach_non_finite_check_and_unscale_([*self._gradients(), loss], found_inf, self._no_scale)
         return found_inf

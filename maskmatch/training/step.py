@@ -156,7 +156,7 @@ class TrainStep:
             good = self.guard.step(values.sum(), self.scaler)
             self.optimizer.zero_grad(set_to_none=True)
         with self.phases("EMA"):
-            self.world.average_statistics(self.network)
+            self.world.average_statistics(self.guard.statistics)
             self.teacher.update(self.network, step)
         if len(weights) > 1:
             self.method.class_balance.update(self.world.sum)

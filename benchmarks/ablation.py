@@ -37,9 +37,9 @@ from measure import machine
 from maskmatch.cli import EXIT_STOPPED, parse_train, run
 from maskmatch.config import Config
 from maskmatch.data import load_dataset
+from maskmatch.device import find_device
 from maskmatch.errors import UserError
 from maskmatch.signals import SIGNALS
-from maskmatch.training.distributed import find_device
 from maskmatch.training.schedules import resolve
 
 SPLIT = "test"

@@ -13,14 +13,14 @@ from typing import Any
 
 from ablation_arms import ALL, Arm
 
-from maskmatch.config import Config
+from maskmatch.config import NOT_OF_THE_RUN, Config
 
 Record = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 
 # Options that leave a run's last weights as they are, or say where its data lies.
 FREE = {
-    *("output", "resume", "dry_run", "profile"),
+    *NOT_OF_THE_RUN,
     *("data.root", "data.workers", "data.cache", "data.on_error"),
     *("data.num_classes", "data.class_names", "data.palette"),
     *("train.device", "train.validate_every", "train.checkpoint_every", "train.keep_checkpoints"),

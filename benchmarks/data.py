@@ -19,14 +19,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from data_baseline import baseline_loader
 from measure import machine, percentiles
 from PIL import Image
 from selection import Selection
 
 from maskmatch.config import DataConfig
-from maskmatch.data import choose_loader, dali_installed, load_dataset, make_loader
+from maskmatch.data import choose_loader, load_dataset, make_loader
+from maskmatch.device import find_device
 
 COLUMNS = (
     "stream",
@@ -57,13 +57,15 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each stream, provider and cache."""
     device, providers = selection.device, selection.chosen_providers(PROVIDERS)
+    place = find_device(device, "--device")
     if selection.profile:
         selection.skip("data, --profile: the work is done in other threads and processes")
-    if "dali" in providers and not dali_installed():
-        selection.skip("data, dali: not installed")
+    without_dali = choose_loader("dali", place, only_preferred=True).instead
+    if "dali" in providers and without_dali:
+        selection.skip(f"data, dali: {without_dali}")
         providers.remove("dali")
     shared = machine(device) | {"area": "data", "shape": f"{BATCH}x3x{CROP}x{CROP}", "workers": WORKERS}
-    auto = choose_loader("auto", torch.device(device))
+    auto = choose_loader("auto", place).name
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder))
         for stream in ("unlabeled", "labeled"):
@@ -160,7 +162,7 @@ def _ours(stack: ExitStack, root: Path, stream: str, provider: str, cache: str, 
             config,
             global_batch=BATCH,
             seed=random.randrange(2**31),
-            device=torch.device(device),
+            device=find_device(device, "--device"),
             supervised_only=supervised,
             normalize=(MEAN, STD),
         )

@@ -25,3 +25,4 @@ class Batch(NamedTuple):
     valid: Tensor | None  # bool [M, H, W], False on pixels added by padding
     seeds: Tensor | None  # int64 [M], from (seed, epoch, sample id): key of the patch masks and CutMix boxes
     boxes: Tensor | None = None  # bool [M, H, W], where CutMix takes the neighbour's pixels; `MaskMatch.draw` adds them
+    truth: Tensor | None = None  # uint8 [M, H, W], true classes of `weak` where they are known; to measure with, alone

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from maskmatch.config import Config, validate
+from maskmatch.config import NOT_OF_THE_RUN, Config, validate
 from maskmatch.errors import UserError
 from maskmatch.signals import StopError
 
@@ -47,7 +47,7 @@ def config_parser(prog: str, description: str) -> Parser:
     """The options that commands share: --config, and every part of Config."""
     parser = Parser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")
-    parser.add_class_arguments(Config, skip={"fused", "init_from", "output", "resume", "dry_run", "profile"})
+    parser.add_class_arguments(Config, skip={*NOT_OF_THE_RUN, "fused", "init_from"})
     parser.add_argument(
         "--fused",
         action=ActionYesNo(yes_prefix="", no_prefix="no-"),
@@ -167,7 +167,8 @@ def read_config(path: Path) -> Config:
 
 def parse_train(argv: Sequence[str]) -> Config:
     """The validated configuration of a training run; exits with code 2 where the command line is wrong."""
-    config = Config(**parse(train_parser(), argv))
+    named = any(argument.split("=")[0] == "--data.loader" for argument in argv)
+    config = Config(**parse(train_parser(), argv), loader_from_file=not named)
     validate(config)
     return config
 

@@ -218,6 +218,12 @@ class Config:
     """Print what memory a training step will need, and leave."""
     profile: int = 0
     """Steps to time by phase and to trace, instead of training."""
+    loader_from_file: bool = False
+    """Whether `data.loader` stands in a file of options, as every run's own does: `dali` is then a preference."""
+
+
+NOT_OF_THE_RUN = ("output", "resume", "dry_run", "profile", "loader_from_file")
+"""Fields of Config that say what the command does, not what the run is: config.yaml has none of them."""
 
 
 def validate(config: Config) -> None:

@@ -16,12 +16,12 @@ from maskmatch.cli import read_config
 from maskmatch.config import Config
 from maskmatch.data.classes import parse_palette, voc_palette
 from maskmatch.data.files import EIGHT_BIT_MODES
+from maskmatch.device import find_device
 from maskmatch.errors import UserError
 from maskmatch.evaluation.inference import WHOLE, Inference, predict_batch
 from maskmatch.models import Student, build_student
 from maskmatch.models.weight_files import misfits, read_weights
 from maskmatch.training import checkpoint as checkpoints
-from maskmatch.training.distributed import find_device
 
 Which = Literal["teacher", "student"]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -18,6 +16,7 @@ from maskmatch.data.files import read_image, read_mask, read_pair
 from maskmatch.data.fingerprint import check_fingerprint, fingerprint
 from maskmatch.data.layouts import load_dataset
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
+from maskmatch.data.loader_choice import choose_loader, dali_installed
 from maskmatch.data.source import MEMORY_SHARE, Source, free_memory
 from maskmatch.data.torch_loader import TorchDecoder
 from maskmatch.data.views import Normalize
@@ -40,9 +39,6 @@ __all__ = [
     "read_pair",
 ]
 
-AUTO = {("cpu", "linux"): "torch", ("cuda", "linux"): "dali"}
-"""What `data.loader auto` takes by device and platform, as measured (docs/data.md); `torch` where there is no DALI."""
-
 
 def make_loader(
     dataset: Dataset,
@@ -56,6 +52,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    measured: Callable[[int], bool] = lambda step: False,
 ) -> Loader:
     """An endless iterator of batches that begins with that of step `start_step`; close it after use.
 
@@ -66,10 +63,12 @@ def make_loader(
     in a step: the same for every number of processes. Process `rank` gets a contiguous part of them, where their
     number does not divide it one image more than others.
 
+    Batches of the steps for which `measured` says so have the `truth` of their unlabelled images, where it is known.
+
     Images are uint8, as `maskmatch.method` takes them. With `normalize`, a (mean, std) of three channels in units of
     [0, 1] images, they are float32, (image / 255 - mean) / std, to be fed to a network as they are.
 
-    Raises UserError where `config.loader` is not installed, and where some process would get no image; the loader
+    Raises UserError where `config.loader` cannot work here, and where some process would get no image; the loader
     raises it, naming the file, where a file cannot be read.
     """
     if global_batch < world_size:
@@ -78,9 +77,7 @@ def make_loader(
         )
     size = config.crop_size
     crop = (size, size) if isinstance(size, int) else (size[0], size[1])
-    name = choose_loader(config.loader, device)
-    if rank == 0 and (config.loader, device.type, name) == ("auto", "cuda", "torch"):
-        print("data.loader auto: DALI is not installed here, the torch loader takes over", file=sys.stderr)
+    name = choose_loader(config.loader, device).name
     budget = int(MEMORY_SHARE * free_memory()) // world_size if config.cache == "ram" else 0
     source = Source(dataset, budget=budget)
     workers = _default_workers(device) if config.workers is None else config.workers
@@ -102,6 +99,7 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         normalize=Normalize(*normalize, device) if normalize else None,
+        measured=measured,
     )
     return Loader(name, make, start_step=start_step, workers=workers)
 
@@ -110,18 +108,3 @@ def _default_workers(device: torch.device) -> int:
     """None where the networks' threads already have every core: as they wait for each other, all would wait for it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if device.type == "cpu" and torch.get_num_threads() >= cores else 1
-
-
-def choose_loader(name: str, device: torch.device) -> str:
-    """`dali` or `torch`, for the option `data.loader` and the training device."""
-    if name == "auto":
-        name = AUTO.get((device.type, sys.platform), "torch")
-        return name if name == "torch" or dali_installed() else "torch"
-    if name == "dali" and not dali_installed():
-        raise UserError("data.loader: expected nvidia-dali to be installed, found none (use auto or torch)")
-    return name
-
-
-def dali_installed() -> bool:
-    """Whether nvidia-dali can be imported (it is not, which would take a while)."""
-    return importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None

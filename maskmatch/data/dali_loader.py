@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import Pipeline, fn, pipeline_def, types
+from PIL import Image
 from torch import Tensor
 
 from maskmatch.data.dataset import Pair
 from maskmatch.data.files import FileError
 from maskmatch.data.loader import Item
+from maskmatch.data.sampling import Sample
 from maskmatch.data.source import Source
 from maskmatch.data.views import Geometry, plan
 from maskmatch.errors import UserError
@@ -33,19 +36,7 @@ class DaliDecoder:
         self.source = source
         self.device = device
         self._turn = Lock()
-        on_gpu = device.type == "cuda"
-        self.pipeline = weak_view_pipeline(
-            crop,
-            on_gpu,
-            source.keeps,
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=(device.index or 0) if on_gpu else None,
-            # The static executor would overwrite a batch that is still held.
-            exec_dynamic=True,
-            prefetch_queue_depth=1,
-        )
-        self.pipeline.build()
+        self.pipeline = _built(crop, device, decoded=source.keeps, batch_size=batch_size, threads=threads)
 
     def __call__(self, items: Sequence[Item]) -> tuple[Tensor, list[Geometry]]:
         """Weak views, uint8 [N, H, W, 3], and how each was cut out."""
@@ -53,21 +44,12 @@ class DaliDecoder:
         geometries = [
             plan(height, width, sample, self.crop) for (height, width), (_, sample) in zip(sizes, items, strict=True)
         ]
-        sources = np.array([(g.rows.source, g.columns.source) for g in geometries], np.float32)
-        inputs = {
-            "images": list(images),
-            "start": np.ascontiguousarray(sources[..., 0]),
-            "end": np.ascontiguousarray(sources[..., 1]),
-            "size": np.array([g.size for g in geometries], np.float32),
-            "flip": np.array([g.flip for g in geometries], np.int32),
-        }
-        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         try:
             with self._turn:
-                (views,) = self.pipeline.run(stream, **inputs)
+                views = _run(self.pipeline, self.device, images, geometries)
         except RuntimeError as error:
             raise self._named([pair for pair, _ in items], error) from error
-        return torch.from_dlpack(views.as_tensor()), geometries
+        return views, geometries
 
     def _input(self, pair: Pair) -> tuple[np.ndarray, tuple[int, int]]:
         """What the pipeline takes of an image, and its (height, width)."""
@@ -89,6 +71,51 @@ class DaliDecoder:
             f"DALI cannot decode one of {len(pairs)} images (`--data.loader torch` may): {first_line}: "
             f"{pairs[0].image}, ..."
         )
+
+
+def try_pipeline(device: torch.device) -> None:
+    """Decode a small JPEG as a training would; raises whatever keeps DALI from it."""
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(content, "jpeg")
+    sample = Sample(0, 0, 1.0, 0.0, 0.0, flip=False, jitter=(), grayscale=False, blur=0.0, seed=0)
+    pipeline = _built((8, 8), device, decoded=False, batch_size=1, threads=1)
+    _run(pipeline, device, [np.frombuffer(content.getvalue(), np.uint8)], [plan(16, 16, sample, (8, 8))])
+
+
+def _built(crop: tuple[int, int], device: torch.device, *, decoded: bool, batch_size: int, threads: int) -> Pipeline:
+    on_gpu = device.type == "cuda"
+    pipeline = weak_view_pipeline(
+        crop,
+        on_gpu,
+        decoded,
+        batch_size=batch_size,
+        num_threads=threads,
+        device_id=(device.index or 0) if on_gpu else None,
+        # The static executor would overwrite a batch that is still held.
+        exec_dynamic=True,
+        prefetch_queue_depth=1,
+    )
+    pipeline.build()
+    return pipeline
+
+
+def _run(
+    pipeline: Pipeline, device: torch.device, images: Sequence[np.ndarray], geometries: Sequence[Geometry]
+) -> Tensor:
+    """Weak views, uint8 [N, H, W, 3]; on a GPU in the order of the current stream."""
+    sources = np.array([(g.rows.source, g.columns.source) for g in geometries], np.float32)
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    (views,) = pipeline.run(
+        stream,
+        images=list(images),
+        start=np.ascontiguousarray(sources[..., 0]),
+        end=np.ascontiguousarray(sources[..., 1]),
+        size=np.array([g.size for g in geometries], np.float32),
+        flip=np.array([g.flip for g in geometries], np.int32),
+    )
+    found = torch.from_dlpack(views.as_tensor())
+    # DALI takes its memory back in the order of its own work, however long another stream still reads it.
+    return found.clone() if found.is_cuda else found
 
 
 @pipeline_def

@@ -21,6 +21,7 @@ from maskmatch.batch import IGNORE_INDEX, Batch
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import FileError
+from maskmatch.data.handover import Handover, Made
 from maskmatch.data.sampling import LABELED, UNLABELED, Sample, samples_of_step
 from maskmatch.data.source import Source
 from maskmatch.data.views import (
@@ -62,6 +63,7 @@ class BatchMaker:
         rank: int,
         world_size: int,
         normalize: Normalize | None,
+        measured: Callable[[int], bool],
     ) -> None:
         self.dataset = dataset
         self.config = config
@@ -74,6 +76,7 @@ class BatchMaker:
         self.rank = rank
         self.world_size = world_size
         self.normalize = normalize
+        self.measured = measured
         self.broken: set[Path] = set()
 
     def __call__(self, step: int) -> Batch:
@@ -109,6 +112,7 @@ class BatchMaker:
                 strong=_channels_first(_strong_views(weak, samples, geometries[count:])),
                 valid=_valid(geometries[count:], views.shape[1:3]),
                 seeds=torch.tensor([sample.seed for sample in samples], dtype=torch.int64),
+                truth=self._truth(unlabeled, views.shape[1:3]) if self.measured(step) else None,
             )
         batch = Batch(*(None if tensor is None else self._on_device(tensor) for tensor in batch))  # type: ignore[arg-type]
         return _normalized(batch, self.normalize) if self.normalize else batch
@@ -156,16 +160,14 @@ class BatchMaker:
         stream, pairs = (LABELED, self.dataset.labeled) if labeled else (UNLABELED, self.dataset.unlabeled)
         return [pair.image for pair, _ in self._items(step, stream, pairs)]
 
-    def truth(self, step: int) -> Tensor | None:
-        """True classes of a step's unlabelled images, uint8 [M, H, W]; IGNORE_INDEX in those that have no good mask.
+    def _truth(self, items: Sequence[Item], size: Sequence[int]) -> Tensor | None:
+        """True classes of unlabelled images, uint8 [M, H, W]; IGNORE_INDEX in those that have no good mask.
 
         None where the list names no masks at all.
         """
         if not self.dataset.truth:
             return None
-        crop = self.config.crop_size
-        height, width = (crop, crop) if isinstance(crop, int) else crop
-        items = self._items(step, UNLABELED, self.dataset.unlabeled)
+        height, width = size
         truth = np.full((len(items), height, width), IGNORE_INDEX, np.uint8)
         for (pair, sample), out in zip(items, truth, strict=True):
             path = self.dataset.truth.get(pair.image)
@@ -210,9 +212,9 @@ def _normalized(batch: Batch, normalize: Normalize) -> Batch:
     return batch._replace(**{name: normalize(views) for name, views in images.items() if views is not None})
 
 
-def _call(make: Callable[[int], Batch], step: int) -> Future[Batch]:
+def _call(make: Callable[[int], Made], step: int) -> Future[Made]:
     """What a pool's `submit` does, at once; an error is for whoever asks for the result."""
-    made: Future[Batch] = Future()
+    made: Future[Made] = Future()
     try:
         made.set_result(make(step))
     except Exception as error:
@@ -232,32 +234,32 @@ class Loader(Iterator[Batch]):
 
     def __init__(self, name: str, make: BatchMaker, *, start_step: int, workers: int) -> None:
         self.name = name
-        self._make = make
+        self._maker = make
+        self._handover = Handover(make.device)
         self._next_step = start_step
         self._closed = False
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"{name}-loader") if workers else None
-        self._pending: deque[Future[Batch]] = deque()
+        self._pending: deque[Future[Made]] = deque()
         for _ in range(workers + 1 if workers else 0):
             self._submit()
 
     @property
     def skipped(self) -> tuple[Path, ...]:
         """The files that broke since the start and are left out, with `data.on_error skip`."""
-        return tuple(sorted(self._make.broken))
+        return tuple(sorted(self._maker.broken))
 
     def images(self, step: int, *, labeled: bool) -> list[Path]:
         """The images of a step's batch, labelled or not."""
-        return self._make.images(step, labeled=labeled)
-
-    def truth(self, step: int) -> Tensor | None:
-        """True classes of a step's unlabelled images, to measure pseudo-labels with, on the CPU; see BatchMaker."""
-        return self._make.truth(step)
+        return self._maker.images(step, labeled=labeled)
 
     def _submit(self) -> None:
         """Have one batch more made, without threads now."""
         submit = self._pool.submit if self._pool else _call
         self._pending.append(submit(self._make, self._next_step))
         self._next_step += 1
+
+    def _make(self, step: int) -> Made:
+        return self._handover.make(lambda: self._maker(step))
 
     def __next__(self) -> Batch:
         if self._closed:
@@ -266,7 +268,7 @@ class Loader(Iterator[Batch]):
             if not self._pending:
                 for _ in range(AT_ONCE):
                     self._submit()
-            batch = self._pending.popleft().result()
+            batch = self._handover.take(self._pending.popleft().result())
             if self._pool:
                 self._submit()
         except BaseException:

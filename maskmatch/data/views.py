@@ -166,7 +166,7 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UserError(f"normalize: expected mean and std of three channels, std above 0, got {mean} and {std}")
-        self.mean, self.std = (torch.tensor(values, device=device) * 255 for values in (mean, std))
+        self.mean, self.std = (torch.tensor([255 * value for value in values], device=device) for values in (mean, std))
         shifted = np.arange(256)[:, None] - 255 * np.array(mean)
         self._free: defaultdict[tuple[int, ...], deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=16))
         self.table = (shifted / (255 * np.array(std))).astype(np.float32)[None]  # [1, 256, 3]

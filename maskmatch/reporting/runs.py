@@ -6,13 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from maskmatch.config import Config
+from maskmatch.config import NOT_OF_THE_RUN, Config
 from maskmatch.reporting.charts import STYLES, number
 from maskmatch.reporting.examine import Examined
 from maskmatch.reporting.recorded import Phase, Points, Recorded
 from maskmatch.trained import TrainedModel
 
-NOT_OF_THE_RUN = {"output", "resume", "dry_run", "profile"}
 SHOWN_ELSEWHERE = {"data.class_names", "data.palette"}
 MEASURES = {
     "mIoU": "miou",

@@ -18,6 +18,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from maskmatch.device import find_device
 from maskmatch.errors import UserError
 
 T = TypeVar("T")
@@ -124,7 +125,7 @@ def join(device_name: str, option: str = "train.device") -> tuple[World, torch.d
         UserError: there is no such device, or not one for every process.
     """
     world = World(*(int(os.environ.get(name, default)) for name, default in _TORCHRUN.items()))
-    device = find_device(device_name, option, world)
+    device = find_device(device_name, option, world.local_rank if world.size > 1 else None)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world.size > 1 and not dist.is_initialized():
@@ -171,25 +172,3 @@ def _has_unused_parameters(network: nn.Module, inputs: Tensor) -> bool:
     unused = any(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
     network.zero_grad(set_to_none=True)
     return unused
-
-
-def find_device(name: str, option: str, world: World | None = None) -> torch.device:
-    """The device that an option names, of several processes this one's; UserError where there is none."""
-    world = world or World()
-    count = torch.cuda.device_count()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"{option} must be auto, cpu, cuda or cuda:N, got {name}") from None
-    if device.type != "cuda":
-        return device
-    if world.size > 1:
-        if device.index is not None:
-            raise UserError(f"{option}: each process takes a GPU of its own, expected cuda, got {name}")
-        device = torch.device("cuda", world.local_rank)
-    if (device.index or 0) >= count:
-        processes = f" for process {world.local_rank} of this machine" if world.size > 1 else ""
-        raise UserError(f"{option} is {device}{processes}, but torch sees {count} CUDA devices")
-    return device

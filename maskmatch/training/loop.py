@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -85,12 +84,12 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
         try:
             if not run.finished_step:
                 _after_step(run, display, stop)
+            run.speed.start()
             while run.step < steps:
                 if run.world.agree(stop.received is not None):
                     raise StopError(stop.received or "a signal to another process")
-                started = time.perf_counter()
                 take_step(run)
-                run.speed.steps.append(time.perf_counter() - started)
+                run.speed.step()
                 _after_step(run, display, stop)
         except StopError as signal:
             if run.step != run.saved_step:
@@ -110,17 +109,10 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
 
 def take_step(run: Run) -> None:
     """Wait for the next batch and train on it."""
-    started = time.perf_counter()
-    accumulate = run.config.train.accumulate
-    with run.train_step.phases("data wait"):
-        run.batches = [next(run.loader) for _ in range(accumulate)]
-    run.speed.waits.append(time.perf_counter() - started)
-    logs = _is_logged(run.step + 1)
-    measured = range(accumulate) if logs and run.has_pseudo_labels else ()
-    truths = [run.loader.truth(run.step * accumulate + i) for i in measured]
-    truths = [None if truth is None else truth.to(run.device, non_blocking=True) for truth in truths]
+    with run.train_step.phases("data wait"), run.speed.waiting():
+        run.batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
     try:
-        run.recorder.pending.append(run.train_step(run.batches, run.step, truths=truths, compare=logs))
+        run.recorder.pending.append(run.train_step(run.batches, run.step, compare=_is_logged(run.step)))
     except (ValueError, RuntimeError) as error:  # the latter from torch.compile
         if "more than 1 value per channel" not in str(error):  # BatchNorm after a global pooling
             raise
@@ -149,6 +141,7 @@ class Run:
     recorder: Recorder
     watch: CollapseWatch
     speed: Speed
+    without_dali: str | None  # why the torch loader takes its place
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
     saved_step: int = 0  # of the last checkpoint
@@ -166,9 +159,10 @@ class Run:
         lr = lr_report(train, global_batch(train, self.world.size))
         network = getattr(self.student.network, "name", type(self.student.network).__name__)  # smp's have one
         weights = self.student.weights_report or "random weights"
+        instead = f" ({self.without_dali})" if self.without_dali else ""
         return (
             f"{data.name}: {parts}; {network}, {weights}; {self.device}{processes}, "
-            f"{train.precision}, operators {backend}, loader {self.loader.name}; "
+            f"{train.precision}, operators {backend}, loader {self.loader.name}{instead}; "
             f"{lr}, {train.steps} steps {start}; writing to {self.folder}"
         )
 
@@ -187,11 +181,6 @@ class Run:
             finished_step=self.finished_step,
         )
 
-    @property
-    def has_pseudo_labels(self) -> bool:
-        """Whether the next step has pseudo-labels."""
-        return len(self.train_step.method.weights(self.step)) > 1
-
 
 def prepare(config: Config, student: Student | None = None) -> Run:
     """Check everything that can be checked before step 1, then build the run."""
@@ -208,7 +197,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         crop = check_crop(student, config.data.crop_size)
         if not supervised_only and (config.method.lcr or config.method.reconstruction):
             check_patches(student, crop, config.method.patch_size)
-        choose_loader(config.data.loader, device)  # refused here, before there is a folder
+        # Refused here, before there is a folder.
+        choice = choose_loader(config.data.loader, device, only_preferred=config.loader_from_file)
         method = make_method(config.method, student, dataset.num_classes)
         check_dataset(dataset, supervised_only=supervised_only)
 
@@ -231,9 +221,13 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         if state.class_balance:
             method.class_balance.load_state_dict(state.class_balance)
 
+    def measured(batch: int) -> bool:
+        step = batch // config.train.accumulate
+        return _is_logged(step) and len(method.weights(step)) > 1
+
     loader = make_loader(
         dataset,
-        config.data,
+        replace(config.data, loader=choice.name),
         global_batch=config.train.batch_size * world.size,
         seed=config.train.seed,
         start_step=(state.step if state else 0) * config.train.accumulate,
@@ -241,6 +235,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         supervised_only=supervised_only,
         rank=world.rank,
         world_size=world.size,
+        measured=measured,
     )
     found = {
         "loader": loader.name,
@@ -267,7 +262,12 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         log=MetricsLog(folder, state.last_record if state else 0, dataset.class_names) if world.leads else None,
         recorder=Recorder(train_step),
         watch=CollapseWatch(dataset.class_names, config.method.threshold),
-        speed=Speed((1 if supervised_only else 2) * global_batch(config.train, world.size), device),
+        speed=Speed(
+            images_a_step=(1 if supervised_only else 2) * global_batch(config.train, world.size),
+            device=device,
+            steps=(config.train.steps or 0) - (state.step if state else 0),
+        ),
+        without_dali=choice.instead,
         notes=notes,
     )
     if state:
@@ -283,28 +283,31 @@ def _after_step(run: Run, display: Display, stop: StopSignal) -> None:
     last = run.step == train.steps
     validates = last or run.step % (train.validate_every or 1) == 0
     saves = last or run.step % (train.checkpoint_every or 1) == 0
-    measured: dict[str, Any] = {}
-    best = False
-    if validates:
-        with stop.raising() if run.world.size == 1 else nullcontext():  # processes stop together, after it
-            student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
-        selected = teacher.miou if train.select == "teacher" else student.miou
-        best = selected > run.best_miou
-        if best:
-            run.best_miou, run.best_step = selected, run.step
-        measured = {
-            "miou_student": student.miou,
-            "miou_teacher": teacher.miou,
-            "iou_student": [finite(iou) for iou in student.iou],
-            "iou_teacher": [finite(iou) for iou in teacher.iou],
-        }
-        display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}")
-    if _is_logged(run.step) or validates or saves:
-        run.recorder.start(run.step, measured)
-    _write_records(run, display, wait=last)
-    run.finished_step = True
-    if saves or best:
-        _save(run, display, best=best)
+    with run.speed.paused() if validates or saves else nullcontext():
+        measured, best = _validate(run, display, stop) if validates else ({}, False)
+        if _is_logged(run.step - 1) or validates or saves:
+            run.recorder.start(run.step, measured)
+        _write_records(run, display, wait=last)
+        run.finished_step = True
+        if saves or best:
+            _save(run, display, best=best)
+
+
+def _validate(run: Run, display: Display, stop: StopSignal) -> tuple[dict[str, Any], bool]:
+    """What a record says of both networks on val, and whether the selected one is the best so far."""
+    with stop.raising() if run.world.size == 1 else nullcontext():  # processes stop together, after it
+        student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
+    display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}")
+    selected = teacher.miou if run.config.train.select == "teacher" else student.miou
+    best = selected > run.best_miou
+    if best:
+        run.best_miou, run.best_step = selected, run.step
+    return {
+        "miou_student": student.miou,
+        "miou_teacher": teacher.miou,
+        "iou_student": [finite(iou) for iou in student.iou],
+        "iou_teacher": [finite(iou) for iou in teacher.iou],
+    }, best
 
 
 def _save(run: Run, display: Display, *, best: bool = False) -> None:
@@ -321,10 +324,11 @@ def _write_records(run: Run, display: Display, *, wait: bool) -> None:
     """Log the records whose numbers have arrived, all of them with `wait`, and look whether the run is well."""
     for record in run.recorder.finished(wait=wait):
         step = record.values["step"]
-        display.update(step, record.values, run.speed.images_per_second() or 0.0)
+        speed = run.speed.recent(record.steps)
+        display.update(step, record.values, speed["images_per_second"] or 0.0)
         if run.log:
             run.log.write(record.values)
-            run.log.write_unrepeatable(step, run.speed.recent(record.steps))
+            run.log.write_unrepeatable(step, speed)
         for warning in run.watch(record.steps, record.counts) if record.counts else []:
             display.say(f"warning, step {step}: {warning}")
         if record.skipped_in_a_row >= run.config.train.max_skipped_steps:
@@ -347,7 +351,8 @@ def _fault(run: Run, skipped: int) -> str:
 
 
 def _is_logged(step: int) -> bool:
-    return step == 1 or step % LOG_EVERY == 0
+    """Of a step, counted from 0."""
+    return step == 0 or (step + 1) % LOG_EVERY == 0
 
 
 def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:

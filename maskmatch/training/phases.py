@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.profiler import record_function
 
+from maskmatch.training.marks import Mark, wait_for
+
 PHASES = ("data wait", "teacher", "student forward", "loss", "backward", "optimizer", "EMA")
 """`loss` is all of the method that is no network: views, pseudo-labels, divisors and losses."""
 NETWORK = ("teacher", "student forward", "backward")
-
-Mark = float | torch.cuda.Event
 
 
 class Phases:
     """`with phases("loss"): ...` marks a part of a step, where `timing` or `tracing` is set.
 
-    Timing keeps its time: the device's, between events, so that taking it does not wait either. Tracing makes it a
+    Timing keeps its time: the device's, so that taking it does not wait either. Tracing makes it a
     range in a torch.profiler trace, which even without a profiler costs as much as several small operations.
     """
 
@@ -36,26 +35,15 @@ class Phases:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        start = self._mark()
+        start = Mark(self.device)
         yield
-        self._marks.append((name, start, self._mark()))
-
-    def _mark(self) -> Mark:
-        if self.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        self._marks.append((name, start, Mark(self.device)))
 
     def milliseconds(self) -> dict[str, float]:
         """Time by phase since the last call; waits for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        wait_for(self.device)
         times = dict.fromkeys(PHASES, 0.0)
         for name, start, end in self._marks:
-            if isinstance(start, float):
-                times[name] += 1e3 * (end - start)  # type: ignore[operator]
-            else:
-                times[name] += start.elapsed_time(end)  # type: ignore[arg-type]
+            times[name] += 1e3 * end.seconds_since(start)
         self._marks.clear()
         return times

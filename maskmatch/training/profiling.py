@@ -14,6 +14,7 @@ from maskmatch import ops
 from maskmatch.config import Config
 from maskmatch.errors import UserError
 from maskmatch.training.loop import Run, prepare, take_step
+from maskmatch.training.marks import wait_for
 from maskmatch.training.phases import NETWORK, PHASES
 from maskmatch.training.run_folder import write_text
 
@@ -63,8 +64,7 @@ def profile(config: Config) -> str:
 def _take_steps(run: Run, steps: int) -> None:
     for _ in range(steps):
         take_step(run)
-    if run.device.type == "cuda":
-        torch.cuda.synchronize(run.device)
+    wait_for(run.device)
 
 
 def _table(run: Run, total: float, phases: dict[str, float]) -> str:

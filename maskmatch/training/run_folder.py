@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from torch import nn
 
-from maskmatch.config import Config
+from maskmatch.config import NOT_OF_THE_RUN, Config
 from maskmatch.data import check_fingerprint
 from maskmatch.environment import environment
 from maskmatch.errors import UserError
@@ -101,8 +101,7 @@ def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
 
 def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
     """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
-    options = asdict(config)
-    del options["output"], options["resume"], options["dry_run"], options["profile"]
+    options = {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
     options["data"] |= found
     write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -98,16 +97,12 @@ class TrainStep:
         image = torch.zeros(1, 3, method.min_size, method.min_size, device=self.device)
         self._student = self.world.replicate(self._student, trained, image)
 
-    def __call__(
-        self, batches: Sequence[Batch], step: int, *, truths: Sequence[Tensor | None] = (), compare: bool = False
-    ) -> dict[str, Tensor]:
+    def __call__(self, batches: Sequence[Batch], step: int, *, compare: bool = False) -> dict[str, Tensor]:
         """Train on the micro-batches of step `step`, counted from 0.
 
         Args:
-            batches: the micro-batches.
+            batches: the micro-batches; their `truth` is for `counter` alone.
             step: counted from 0.
-            truths: the true classes of each batch's unlabelled images where they are known, uint8 [M, H, W]; for
-                `counter` alone.
             compare: see how far the student, under the first unlabelled branch, gives the labels of the teacher.
 
         Returns:
@@ -124,14 +119,15 @@ class TrainStep:
         self.guard.remember()
         weights, scales = self.method.weights(step), self.method.scales(step)
         with self.phases("loss"):
-            batches = [self.method.draw(batch) for batch in batches]
+            truths = [batch.truth for batch in batches]  # which what is compiled need not see come and go
+            batches = [self.method.draw(batch._replace(truth=None)) for batch in batches]
             pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
             divisors = dict(zip(DIVISORS, pixels, strict=True))
         # One branch after the other, each with its own backward, so that one graph at a time is kept.
         compared = next((name for name in weights if name in COMPARABLE), None)
         groups = [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]
         found: list[dict[str, Tensor]] = []
-        for batch, truth in zip_longest(batches, truths):
+        for batch, truth in zip(batches, truths, strict=True):
             pseudo = None
             if len(weights) > 1:
                 pseudo = self._pseudo_labels(batch, scales)

@@ -1,0 +1,80 @@
+"""The real trainer on the fake device: everything is the product's own, but for where tensors become fake."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from checks import StepCheck
+from device import Device, fake_device
+from plants import planted
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from maskmatch import ops
+from maskmatch.cli import parse_train
+from maskmatch.data.loader import BatchMaker
+from maskmatch.method import reconstruction
+from maskmatch.training import loop
+
+STEPS = 3
+DEFAULTS = (
+    "--train.device=cuda", "--train.steps=40", "--data.loader=torch", "--method.warmup_steps=0",
+    "--method.ramp_steps=2",
+)  # fmt: skip
+
+
+def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, Any]:
+    """`prepare` and STEPS steps of the built-in data, every second one logged; from the second on none may wait."""
+    config = parse_train([*DEFAULTS, f"--output={folder / 'run'}", *options])
+    with fake_device() as device, planted(plant) if plant else nullcontext():
+        check = StepCheck(device)
+        with _real_beginnings(device, check), nullcontext() if config.fused else ops.use_backend("reference"):
+            run = loop.prepare(config)
+            with run.loader, closing(run.log) if run.log else nullcontext(), check:
+                run.speed.start()
+                for step in range(STEPS):
+                    device.refuses_waiting = step >= 1
+                    loop.take_step(run)
+                    for batch in run.batches:
+                        check.check_batch(batch)
+                    run.speed.step()
+                    run.recorder.start(run.step, {})
+                device.refuses_waiting = False
+    return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
+
+
+@contextlib.contextmanager
+def _real_beginnings(device: Device, check: StepCheck) -> Iterator[None]:
+    """Networks are made, and files decoded, as they are; what is put on the device becomes fake there.
+
+    The loader's threads do not see the main thread's modes.
+    """
+    on_device = BatchMaker._on_device
+
+    def fake_on_device(self: BatchMaker, tensor: torch.Tensor) -> torch.Tensor:
+        with device.mode.turn, device.mode, check:
+            return on_device(self, tensor)
+
+    with (
+        mock.patch.object(loop, "LOG_EVERY", 2),  # so that the second step is one
+        mock.patch.object(loop, "build_student", real(loop.build_student)),
+        mock.patch.object(reconstruction, "ReconstructionHead", real(reconstruction.ReconstructionHead)),
+        mock.patch.object(BatchMaker, "_batch", real(BatchMaker._batch)),
+        mock.patch.object(BatchMaker, "_on_device", fake_on_device),
+    ):
+        yield
+
+
+def real(make: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, on real tensors."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with unset_fake_temporarily():
+            return make(*args, **kwargs)
+
+    return call

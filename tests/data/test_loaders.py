@@ -286,20 +286,6 @@ def test_close_ends_the_threads(folder: DataConfig, name: str) -> None:
     loader.close()
 
 
-def test_auto_follows_a_table(folder: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = torch.device("cuda")
-    monkeypatch.setattr(data, "dali_installed", lambda: True)
-    for platform, on_gpu in (("linux", "dali"), ("darwin", "torch"), ("win32", "torch")):
-        monkeypatch.setattr("sys.platform", platform)
-        assert [data.choose_loader("auto", device) for device in (cuda, CPU)] == [on_gpu, "torch"]
-    assert data.choose_loader("dali", CPU) == "dali"
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(data, "dali_installed", lambda: False)
-    assert data.choose_loader("auto", cuda) == "torch"
-    with pytest.raises(UserError, match=r"data\.loader: .*nvidia-dali"):
-        open_loader(folder, "dali")
-
-
 @pytest.mark.parametrize("name", LOADERS)
 def test_the_cache_changes_nothing(folder: DataConfig, name: str) -> None:
     """Not even when the files are gone, once every image was read."""

@@ -13,9 +13,14 @@ from maskmatch.data import load_dataset, make_loader
 def first_batch(config):
     """With its true classes and its images."""
     dataset = load_dataset(config, supervised_only=False)
+    with open_loader(dataset, config) as loader:
+        batch = next(loader)
+        return batch, batch.truth, loader.images(0, labeled=False)
+
+
+def open_loader(dataset, config, measured=lambda step: True):
     options = {"global_batch": 7, "seed": 0, "device": torch.device("cpu"), "supervised_only": False}
-    with make_loader(dataset, config, **options) as loader:
-        return next(loader), loader.truth(0), loader.images(0, labeled=False)
+    return make_loader(dataset, config, **options, measured=measured)
 
 
 def test_masks_are_set_apart(folder):
@@ -51,7 +56,16 @@ def test_a_mask_that_is_missing_or_broken_counts_nowhere(folder):
 def test_without_masks_there_is_none(folder):
     dataset = dataclasses.replace(load_dataset(folder, supervised_only=False), truth={})
     config = dataclasses.replace(folder, loader="torch")
-    with make_loader(
-        dataset, config, global_batch=2, seed=0, device=torch.device("cpu"), supervised_only=False
-    ) as loader:
-        assert loader.truth(0) is None
+    with open_loader(dataset, config) as loader:
+        assert next(loader).truth is None
+
+
+def test_it_comes_with_the_steps_that_are_measured_alone(folder):
+    config = dataclasses.replace(folder, loader="torch")
+    dataset = load_dataset(config, supervised_only=False)
+    with open_loader(dataset, config, lambda step: step % 3 == 1) as loader:
+        assert [next(loader).truth is not None for _ in range(6)] == [False, True, False] * 2
+    with open_loader(dataset, config) as loader, open_loader(dataset, config, lambda step: False) as plain:
+        for _ in range(2):
+            with_truth, without = next(loader), next(plain)
+            assert all(torch.equal(one, other) for one, other in zip(with_truth[:6], without[:6], strict=True))

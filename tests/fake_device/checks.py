@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from device import PINNED, Device, WaitError
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from maskmatch.batch import Batch
 

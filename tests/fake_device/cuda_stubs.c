@@ -7,6 +7,7 @@
 #undef cudaGetDeviceProperties
 
 int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int* version) { return *version = CUDART_VERSION, 0; }
 int cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) { return *flags = *active = 0; }
 
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }

@@ -1,7 +1,7 @@
 """A GPU that is not there: fake CUDA tensors, whose shapes, dtypes and devices are right and whose values nobody has.
 
-The checks that torch.cuda makes of its arguments in Python are its own; its C calls are stood in for. Streams and events
-keep the order of what is put on them, and whatever waits for the device is counted.
+The checks that torch.cuda makes of its arguments in Python are its own; its C calls are stood in for. Streams and
+events keep the order of what is put on them, and whatever waits for the device is counted.
 """
 
 from __future__ import annotations

@@ -56,9 +56,7 @@ def _take_without_recording(self: Handover, made: Made) -> Batch:
 
 
 ELSEWHERE: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "device without an index": lambda: mock.patch.object(
-        distributed, "find_device", lambda *args, **kwargs: torch.device("cuda")
-    ),
+    "device without an index": lambda: mock.patch.object(distributed, "find_device", return_value=torch.device("cuda")),
     "batch taken before it is ready": lambda: mock.patch.object(Handover, "take", lambda self, made: made.batch),
     "batch whose memory is not kept": lambda: mock.patch.object(Handover, "take", _take_without_recording),
     "batch made on the training's stream": lambda: mock.patch.object(

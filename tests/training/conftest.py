@@ -85,4 +85,4 @@ def assert_same_run():
     return check
 
 
-TIMINGS = ("images_per_second", "step_ms", "data_wait_ms", "peak_memory_mb")
+TIMINGS = ("images_per_second", "step_ms", "data_wait_ms", "data_wait", "peak_memory_mb")

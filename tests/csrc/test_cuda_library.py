@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import maskmatch
 from maskmatch.ops import _library
 from maskmatch.ops._backend import OPERATORS
 
@@ -97,4 +98,4 @@ def test_wheel_is_of_no_one_python(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+    assert wheel.name.startswith(f"maskmatch-{maskmatch.__version__}-py3-none-") and not wheel.name.endswith("-any.whl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 import platform
 import shutil
@@ -16,7 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+
+import maskmatch
+from maskmatch.environment import version_of
 
 EXP_SPEED = Path(__file__).resolve().parent / "exp_speed.cpp"
 _FLAGS = {
@@ -120,15 +123,8 @@ def machine(device: str) -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str | None]:
-    found = {name: _version(name) for name in ("maskmatch", "numpy", "triton")}
+    found = {"maskmatch": maskmatch.__version__, "numpy": np.__version__, "triton": version_of("triton", "triton")}
     return {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version(), **found}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:

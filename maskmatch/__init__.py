@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from maskmatch.trained import load as load
 
-__all__ = ["load"]
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

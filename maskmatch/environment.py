@@ -5,17 +5,26 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import torch
 
+import maskmatch
 from maskmatch import ops
 
-PACKAGES = (
-    *("maskmatch", "torch", "torchvision", "triton", "segmentation_models_pytorch", "timm"),
-    *("numpy", "opencv-python-headless", "pillow", "safetensors"),
-)
+PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "triton": "triton",
+    "segmentation_models_pytorch": "segmentation_models_pytorch",
+    "timm": "timm",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "safetensors": "safetensors",
+}
+"""What to name the version of, and the module that it is imported as."""
 DALI_PREFIX = "nvidia-dali-cuda"  # followed by the CUDA version it was built for
 
 
@@ -30,16 +39,27 @@ def environment() -> dict[str, dict[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    installed = {package: _version(package) for package in PACKAGES}
-    dali = sorted({name for name in _distributions() if name.startswith(DALI_PREFIX)})
-    return installed | ({name: _version(name) for name in dali} or {"DALI": "not installed"})
+    dali = sorted({name for name in _distributions() if name.startswith(DALI_PREFIX)}) or ["DALI"]
+    packages = PACKAGES | dict.fromkeys(dali, "nvidia.dali")
+    found = {package: version_of(package, module) or "not installed" for package, module in packages.items()}
+    return {"maskmatch": maskmatch.__version__} | found
 
 
-def _version(package: str) -> str:
+def version_of(package: str, module: str) -> str | None:
+    """Version of a package by its metadata or, where it lies on the path without them, by what its module says.
+
+    None where it is not there at all.
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        pass
+    try:
+        return str(getattr(import_module(module), "__version__", "unknown"))
+    except ModuleNotFoundError:
+        return None
+    except Exception as error:  # whatever a package that is broken raises
+        return f"cannot be imported: {type(error).__name__}"
 
 
 def _distributions() -> list[str]:

@@ -1,6 +1,8 @@
 """Shared by all tests: real data where there is some, and a cache that is not the user's."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,29 @@ def refusal(capsys):
         assert "Traceback" not in error
         assert len(error.splitlines()) == 1, error
         return error
+
+    return call
+
+
+WITHOUT_METADATA = """
+from importlib.metadata import MetadataPathFinder
+
+find = MetadataPathFinder.find_distributions
+names = {"maskmatch", "torch", "torchvision", "timm", "numpy", "opencv-python-headless", "pillow"}
+MetadataPathFinder.find_distributions = lambda context: [] if context.name in names else find(context)
+"""
+
+
+@pytest.fixture(scope="session")
+def without_metadata(tmp_path_factory):
+    """Start Python where some packages have no metadata, as where they lie on PYTHONPATH and are not installed."""
+    folder = tmp_path_factory.mktemp("sitecustomize")
+    (folder / "sitecustomize.py").write_text(WITHOUT_METADATA)
+
+    def call(*arguments):
+        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
 
     return call
 

@@ -6,9 +6,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
+
+import maskmatch
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +38,18 @@ def test_report(command: list[str]) -> None:
     assert any(name.lower().startswith(("nvidia-dali", "dali")) for name in report)
     columns = {len(line) - len(line.lstrip()) for line in done.stdout.splitlines()}
     assert columns == {0, 2}
+
+
+def test_versions_are_known_without_metadata(without_metadata: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """Our own stands in the package itself; others say theirs, and what is not there at all is not installed."""
+    done = without_metadata("-c", "from importlib import metadata; metadata.version('torch')")
+    assert "PackageNotFoundError" in done.stderr
+    done = without_metadata("-m", "maskmatch.info")
+    assert done.returncode == 0, done.stderr
+    report = dict(line.strip().split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  "))
+    assert (report["maskmatch"], report["torch"]) == (maskmatch.__version__, torch.__version__)
+    for name in ("torchvision", "timm", "numpy", "opencv-python-headless", "pillow"):
+        assert report[name][0].isdigit(), (name, report[name])
 
 
 def test_hidden_devices_are_not_listed() -> None:

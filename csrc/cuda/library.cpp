@@ -1,4 +1,5 @@
 // The operators' CUDA registrations; the schemas are in ../library.cpp.
+#include <cuda_runtime_api.h>
 #include <torch/csrc/stable/library.h>
 
 #include "../operators.h"
@@ -7,11 +8,17 @@ namespace maskmatch::cuda {
 
 static std::string cuda_architectures() { return MASKMATCH_CUDA_ARCHS; }
 
+static std::string cuda_version() {
+  return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+}
+
 }  // namespace maskmatch::cuda
 
 STABLE_TORCH_LIBRARY_FRAGMENT(maskmatch, library) {
   // The compiled CUDA architectures, such as "80 90".
   library.def("cuda_architectures() -> str");
+  // The version of CUDA's runtime, which is part of this library, such as "13.0".
+  library.def("cuda_version() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
@@ -23,4 +30,5 @@ STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CompositeExplicitAutograd, library) {
   library.impl("cuda_architectures", TORCH_BOX(&maskmatch::cuda::cuda_architectures));
+  library.impl("cuda_version", TORCH_BOX(&maskmatch::cuda::cuda_version));
 }

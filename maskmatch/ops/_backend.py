@@ -88,8 +88,10 @@ def implementation(operator: str, tensor: Tensor) -> Callable[..., Any]:
         if tensor.dtype != torch.float64:
             for backend in ("cpp", "cuda", "triton"):
                 if _DEVICE[backend] == device and (backend, operator) in _implementations:
+                    if backend == "triton" and device in _library.refused:
+                        _warn_once(operator, device, backend)
                     return _implementations[backend, operator]
-            _warn_of_reference(operator, device)
+            _warn_once(operator, device, "reference")
         return _implementations["reference", operator]
     if (_chosen, operator) not in _implementations:
         raise RuntimeError(f"backend {_chosen} has no {operator}: {_why_not(_chosen)}")
@@ -102,14 +104,15 @@ def implementation(operator: str, tensor: Tensor) -> Callable[..., Any]:
     return _implementations[_chosen, operator]
 
 
-def _warn_of_reference(operator: str, device: str) -> None:
+@torch.compiler.assume_constant_result  # in a compiled step it is called while that is traced
+def _warn_once(operator: str, device: str, backend: str) -> None:
+    """Say what runs instead of the compiled library, and why where one is there."""
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(
-            f"maskmatch.ops: no compiled {operator} for {device} tensors, using the slow reference",
-            stacklevel=4,
-        )
+        reason = _library.refused.get(device, f"no compiled {operator} for {device} tensors")
+        instead = "the slow reference" if backend == "reference" else backend
+        warnings.warn(f"maskmatch.ops: {reason}; using {instead}", stacklevel=4)
 
 
 def info() -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib import metadata
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+import maskmatch
 from maskmatch.data import format_palette
 from maskmatch.reporting import charts
 from maskmatch.reporting.charts import Chart, Line, chart, number
@@ -73,7 +73,7 @@ def render(found: Sequence[tuple[TrainedModel, Recorded, Examined]]) -> str:
         speed_charts=_charts(runs, SPEED, lambda run, key: run.recorded.speed.get(key, [])),
         margins=f"{charts.LEFT} {charts.RIGHT} {charts.TOP} {charts.BOTTOM}",
         today=f"{date.today():%d %B %Y}".lstrip("0"),
-        version=metadata.version("maskmatch"),
+        version=maskmatch.__version__,
     )
     return page.encode("utf-8", "replace").decode()  # a path may hold bytes that are no text
 

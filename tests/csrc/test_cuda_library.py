@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import maskmatch
 from maskmatch.ops import _library
 from maskmatch.ops._backend import OPERATORS
 
@@ -27,6 +29,10 @@ def test_every_symbol_is_resolved_at_load(cuda_library: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == torch.ops.maskmatch.cuda_architectures().split()
+
+
+def test_it_says_what_it_was_compiled_with(cuda_library: Path) -> None:
+    assert re.fullmatch(r"\d+\.\d+", torch.ops.maskmatch.cuda_version())
 
 
 def test_dispatcher_has_a_cuda_kernel_for_every_operator(cuda_library: Path) -> None:
@@ -97,4 +103,4 @@ def test_wheel_is_of_no_one_python(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+    assert wheel.name.startswith(f"maskmatch-{maskmatch.__version__}-py3-none-") and not wheel.name.endswith("-any.whl")

@@ -65,20 +65,25 @@ def test_environment_variable() -> None:
 
 
 @pytest.mark.slow
-def test_without_the_compiled_library_the_reference_warns_once() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_without_the_compiled_library_the_reference_warns_once(compiled: bool) -> None:
     code = """
 import pathlib, warnings
 exists = pathlib.Path.exists
 pathlib.Path.exists = lambda self: self.name not in ("_C.so", "_C_cuda.so") and exists(self)
 import torch, maskmatch.ops as o
+def labels(logits):
+    return o.multiscale_pseudo_label([logits], (5, 5))
+if {compiled}:
+    labels = torch.compile(labels, backend="aot_eager", fullgraph=True)
 warnings.simplefilter("always")
 with warnings.catch_warnings(record=True) as caught:
     for _ in range(3):
-        o.multiscale_pseudo_label([torch.randn(1, 2, 3, 3)], (5, 5))
+        labels(torch.randn(1, 2, 3, 3))
 print([str(w.message) for w in caught], o.info()["available"])
-"""
+""".replace("{compiled}", str(compiled))
     result = python(code, MASKMATCH_BACKEND="auto")
-    expected = "maskmatch.ops: no compiled multiscale_pseudo_label for cpu tensors, using the slow reference"
+    expected = "maskmatch.ops: no compiled multiscale_pseudo_label for cpu tensors; using the slow reference"
     assert result.stdout.strip() == f"['{expected}'] ['reference']", result.stderr
     forced = python(code, MASKMATCH_BACKEND="cpp")
     assert "backend cpp has no multiscale_pseudo_label: the package was installed without it" in forced.stderr

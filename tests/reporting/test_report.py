@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import maskmatch
 from maskmatch.config import DataConfig
 from maskmatch.evaluate import main as evaluate
 from maskmatch.report import main
@@ -338,3 +339,9 @@ def test_best_and_worst(count):
     best, worst = best_and_worst(scores)
     assert best == list(range(count))[::-1][:4]
     assert worst == list(range(count))[: max(0, min(4, count - 4))]
+
+
+def test_version_is_known_without_metadata(recorded_run, without_metadata):
+    done = without_metadata("-m", "maskmatch.report", recorded_run)
+    assert done.returncode == 0, done.stderr
+    assert f"maskmatch {maskmatch.__version__}," in Page(recorded_run / "report.html").text

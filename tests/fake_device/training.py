@@ -45,7 +45,7 @@ def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, 
                     run.speed.step()
                     run.recorder.start(run.step, {})
                 device.refuses_waiting = False
-    return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
+            return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
+from maskmatch.ops import info, multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
 from maskmatch.ops.triton import INTERPRETED
 
 # (N, C, h, w, H, W): one logit, one row, one column, ratios from 1 to 16, enlarging and shrinking, odd sizes, few and
@@ -300,12 +300,21 @@ def test_cross_entropy_of_large_logits(backend: torch.device, spread: float, nor
     check_cross_entropy(logits, pixels["target"], pixels["upstream"], backend, **options)
 
 
-@settings(
-    max_examples=8 if INTERPRETED else 40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(data=st.data())
-def test_drawn_cases(backend: torch.device, data: st.DataObject) -> None:
-    """Shapes and options that nobody thought of."""
+@pytest.mark.parametrize("part", range(4))
+def test_drawn_cases(backend: torch.device, part: int) -> None:
+    """Shapes and options that nobody thought of; a few at a time, as on a device Triton compiles kernels for each."""
+    examples = 2 if info()["backend"] == "triton" else 10
+
+    @settings(max_examples=examples, deadline=None, database=None)
+    @seed(part)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        check_drawn_case(backend, data)
+
+    check()
+
+
+def check_drawn_case(backend: torch.device, data: st.DataObject) -> None:
     integer, boolean = (
         (lambda low, high: data.draw(st.integers(low, high))),
         (lambda: data.draw(st.booleans())),

@@ -6,19 +6,21 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import torch
 
 from maskmatch.config import DataConfig
-from maskmatch.data.check import check_dataset
+from maskmatch.data.check import check_dataset, measurable
 from maskmatch.data.classes import format_palette
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import read_image, read_mask, read_pair
 from maskmatch.data.fingerprint import check_fingerprint, fingerprint
 from maskmatch.data.layouts import load_dataset
+from maskmatch.data.limits import free_memory
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
-from maskmatch.data.source import MEMORY_SHARE, Source, free_memory
+from maskmatch.data.source import MEMORY_SHARE, Source
 from maskmatch.data.torch_loader import TorchDecoder
 from maskmatch.data.views import Normalize
 from maskmatch.errors import UserError
@@ -35,6 +37,7 @@ __all__ = [
     "format_palette",
     "load_dataset",
     "make_loader",
+    "measurable",
     "read_image",
     "read_mask",
     "read_pair",
@@ -56,6 +59,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    left_out: Collection[Path] = (),
 ) -> Loader:
     """An endless iterator of batches that begins with that of step `start_step`; close it after use.
 
@@ -68,6 +72,8 @@ def make_loader(
 
     Images are uint8, as `maskmatch.method` takes them. With `normalize`, a (mean, std) of three channels in units of
     [0, 1] images, they are float32, (image / 255 - mean) / std, to be fed to a network as they are.
+
+    The files of `left_out` are passed over as those that break with `config.on_error` skip.
 
     Raises UserError where `config.loader` is not installed, and where some process would get no image; the loader
     raises it, naming the file, where a file cannot be read.
@@ -103,6 +109,7 @@ def make_loader(
         world_size=world_size,
         normalize=Normalize(*normalize, device) if normalize else None,
     )
+    make.broken.update(left_out)
     return Loader(name, make, start_step=start_step, workers=workers)
 
 

@@ -24,6 +24,7 @@ from maskmatch.data import (
     format_palette,
     load_dataset,
     make_loader,
+    measurable,
     read_pair,
 )
 from maskmatch.errors import UserError
@@ -210,7 +211,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
             check_patches(student, crop, config.method.patch_size)
         choose_loader(config.data.loader, device)  # refused here, before there is a folder
         method = make_method(config.method, student, dataset.num_classes)
-        check_dataset(dataset, supervised_only=supervised_only)
+        checked = check_dataset(dataset, supervised_only=supervised_only, skip=config.data.on_error == "skip")
+        dataset = measurable(dataset, checked.left_out)
 
     network = distributed.synchronize_batchnorm(student.network, world, device)
     student = replace(student, network=network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -218,7 +220,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     train_step = TrainStep(student.network, teacher, method, config.train, world, counter)
     folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
-    data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
+    batch = global_batch(config.train, world.size)
+    data = fingerprint(dataset, seed=config.train.seed, global_batch=batch, masks=checked.masks)
     networks = student.network, teacher.network
     state, notes = world.share(resume(config, data, folder, *networks) if world.leads else (None, []))
     for network in networks:
@@ -241,6 +244,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         supervised_only=supervised_only,
         rank=world.rank,
         world_size=world.size,
+        left_out=[error.path for error in checked.left_out],
     )
     found = {
         "loader": loader.name,
@@ -268,7 +272,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         recorder=Recorder(train_step),
         watch=CollapseWatch(dataset.class_names, config.method.threshold),
         speed=Speed((1 if supervised_only else 2) * global_batch(config.train, world.size), device),
-        notes=notes,
+        notes=[*(f"warning: {line}" for line in (*dataset.notes, *map(str, checked.left_out))), *notes],
     )
     if state:
         run.step = run.saved_step = state.step

@@ -105,11 +105,14 @@ def _print_findings(report: Report, folder: Path) -> None:
 
 def _save_pictures(report: Report, dataset: Dataset, folder: Path) -> None:
     from maskmatch.data.doctor_pictures import save_class_chart, save_contact_sheet
+    from maskmatch.drawing import spared
 
     chart, sheet = (folder / name for name in PICTURES)
-    save_class_chart(chart, report, dataset)
-    save_contact_sheet(sheet, dataset)
-    print(f"pictures: {chart}, {sheet}")
+    with spared(chart, print, fatal=OSError):
+        save_class_chart(chart, report, dataset)
+    with spared(sheet, print, fatal=OSError):
+        save_contact_sheet(sheet, dataset)
+    print("pictures: " + ", ".join(str(file) for file in (chart, sheet) if file.exists()))
 
 
 if __name__ == "__main__":

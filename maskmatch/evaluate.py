@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -170,13 +171,15 @@ def _percent(value: float | None) -> str:
 
 
 def _write(path: Path, measured: Measurement, class_names: Sequence[str], settings: dict[str, Any]) -> None:
+    from maskmatch.drawing import spared
     from maskmatch.evaluation import save_confusion
     from maskmatch.training.run_folder import write_text
 
     picture = path.with_name(f"{path.stem}-confusion.png")
-    save_confusion(picture, measured.matrix, class_names)
     write_text(path, json.dumps({"settings": settings} | measured.record(tuple(class_names)), indent=1) + "\n")
-    print(f"written: {path}, {picture}")
+    with spared(picture, partial(print, file=sys.stderr)):
+        save_confusion(picture, measured.matrix, class_names)
+    print("written: " + ", ".join(str(file) for file in (path, picture) if file.exists()))
 
 
 if __name__ == "__main__":

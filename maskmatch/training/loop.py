@@ -27,6 +27,7 @@ from maskmatch.data import (
     measurable,
     read_pair,
 )
+from maskmatch.drawing import spared
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import Teacher
@@ -98,7 +99,7 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
                 _save(run, display)
             run.world.barrier()  # torchrun ends all when one has ended
             raise StopError(f"{signal} after step {run.step}; go on with --output {run.folder} --resume") from None
-    summary = _finish(run, run.log) if run.log else {}
+    summary = _finish(run, run.log, display) if run.log else {}
     run.world.barrier()
     if run.world.leads:
         display.say(
@@ -354,18 +355,25 @@ def _is_logged(step: int) -> bool:
     return step == 1 or step % LOG_EVERY == 0
 
 
-def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
-    """Pictures and summary.json, of the last step's networks."""
-    save_curves(run.folder / "curves.png", log.records)
-    pairs = run.dataset.val
-    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
-    rows = []
-    for pair in chosen:
-        image, truth = read_pair(pair.image, pair.mask, run.dataset.mask_table)
-        label, confidence = predict(run.teacher.network, run.student, image)
-        rows.append((image, truth, label, confidence))
-    save_predictions(run.folder / "predictions.png", rows, run.dataset.palette, run.dataset.class_names)
+def _draw(run: Run, log: MetricsLog, display: Display) -> None:
+    """Curves, and predictions of the last step's teacher; one that cannot be drawn is a line."""
+    curves, predictions = run.folder / "curves.png", run.folder / "predictions.png"
+    with spared(curves, display.say):
+        save_curves(curves, log.records)
+    with spared(predictions, display.say):
+        pairs = run.dataset.val
+        chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
+        rows = []
+        for pair in chosen:
+            image, truth = read_pair(pair.image, pair.mask, run.dataset.mask_table)
+            label, confidence = predict(run.teacher.network, run.student, image)
+            rows.append((image, truth, label, confidence))
+        save_predictions(predictions, rows, run.dataset.palette, run.dataset.class_names)
 
+
+def _finish(run: Run, log: MetricsLog, display: Display) -> dict[str, Any]:
+    """Pictures and summary.json, which says by being there that the run is complete."""
+    _draw(run, log, display)
     final = next(record for record in reversed(log.records) if "miou_teacher" in record)
     summary = {
         "miou_student": final["miou_student"],

@@ -122,8 +122,8 @@ def check_pair(pair: Pair, dataset: Dataset) -> MaskValues:
     if len(wrong):
         got = value_text(int(wrong[0]), colors=colors) + likely_cause(values.tolist(), dataset, pair.mask)
         raise FileError(f"mask value: expected {expected_values(dataset)}, got {got}", pair.mask)
-    digest = blake2b(classes_of(stored, dataset.mask_table, pair.mask).tobytes(), digest_size=16)
-    digest.update(str(stored.shape).encode())
+    classes = np.ascontiguousarray(classes_of(stored, dataset.mask_table, pair.mask))
+    digest = blake2b(classes.data, digest_size=16, key=str(classes.shape).encode())
     return MaskValues(pair.mask, values, counts, digest.hexdigest())
 
 

@@ -45,7 +45,7 @@ def class_names(config: DataConfig, known: Sequence[str], source: str) -> tuple[
     if count == 1:
         rest = "rest" if known[0].lower() == "background" else "background"
         raise UserError(
-            f"data.class_names: expected two classes or more, got {known[0]} alone: name the {rest} as well, such as "
+            f"data.class_names: expected two classes or more, got one ({known[0]}): name the {rest} as well, such as "
             "[background, crack], with data.mask_values 0,255 where masks hold 0 and 255"
         )
     if config.mask_values is not None and len(config.mask_values) != count:

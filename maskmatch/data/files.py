@@ -89,7 +89,7 @@ def _refuse_too_large(pixels: int, path: Path) -> None:
     if pixels > MANY_PIXELS and pixels > (most := most_pixels()):
         memory = "" if most == MOST_PIXELS else f", whose decoding takes {SHARE:.0%} of the free memory"
         raise TooLargeError(
-            f"expected an image of at most {most / 1e6:.0f} million pixels{memory}, got {pixels / 1e6:.0f} million "
+            f"expected an image of at most {most:,} pixels{memory}, got {pixels:,} "
             "(training leaves it out with data.on_error skip)",
             path,
         )

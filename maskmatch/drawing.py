@@ -32,8 +32,9 @@ def drawable(names: Sequence[str]) -> Names:
     """Names that are neither maths nor boxes."""
     texts, family = [], list(rcParams["font.family"])
     for index, name in enumerate(names):
-        font = _font_for(frozenset(_visible(name)))
-        texts.append(str(index) if font is None else name.replace("$", r"\$"))
+        shown = "".join(_visible(name))
+        font = _font_for(frozenset(shown) - {" ", "\n"})
+        texts.append(str(index) if font is None else shown.replace("$", r"\$"))
         if font and font not in family:
             family.append(font)
     return Names(texts, family)
@@ -64,9 +65,12 @@ def spared(
 
 
 def _visible(name: str) -> Iterator[str]:
+    """Without what has no glyph in any font: control characters, joiners, kinds of space."""
     for character in name:
         selector = unicodedata.name(character, "").startswith("VARIATION SELECTOR")
-        if not (character.isspace() or selector or unicodedata.category(character) in ("Cc", "Cf")):
+        if character.isspace():
+            yield "\n" if character == "\n" else " "
+        elif not (selector or unicodedata.category(character) in ("Cc", "Cf")):
             yield character
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,24 +76,30 @@ def _visible(name: str) -> Iterator[str]:
 
 @cache
 def _font_for(characters: frozenset[str]) -> str | None:
-    """The family of a font that has all characters; empty for matplotlib's own, None where there is no such font."""
-    own = font_manager.findfont(font_manager.FontProperties())
-    if _writes(own, characters):
+    """The family of a font with those of the characters that matplotlib's own font lacks.
+
+    Empty where it lacks none, None where there is no such font.
+    """
+    own = FT2Font(font_manager.findfont(font_manager.FontProperties()))
+    missing = {character for character in characters if not own.get_char_index(ord(character))}
+    if not missing:
         return ""
     listed = {entry.fname for entry in font_manager.fontManager.ttflist}
     installed = {*font_manager.findSystemFonts(), *listed}
     for path in sorted(installed, key=lambda path: ("serif" in path.lower(), "bold" in path.lower(), path)):
-        if _writes(path, characters):
+        if family := _family_with(path, missing):
             if path not in listed:  # installed since matplotlib last looked
                 font_manager.fontManager.addfont(path)
-            return font_manager.ttfFontProperty(FT2Font(path)).name
+            return family
     return None
 
 
-def _writes(path: str, characters: frozenset[str]) -> bool:
+def _family_with(path: str, characters: Collection[str]) -> str | None:
+    """The family of a font file, where it has the characters and can be drawn in any size."""
     try:
         font = FT2Font(path)
+        has_all = all(font.get_char_index(ord(character)) for character in characters)
+        usable = has_all and font.scalable and PLACEHOLDER_FONT not in font.family_name
+        return font_manager.ttfFontProperty(font).name if usable else None
     except Exception:  # a damaged font is no reason to fail
-        return False
-    known = font.scalable and PLACEHOLDER_FONT not in font.family_name
-    return known and all(font.get_char_index(ord(character)) for character in characters)
+        return None

@@ -144,7 +144,9 @@ def test_an_installed_font_is_used(installed_font):
     squares = ink("草地", fontfamily=shown.family)
     height, width = (np.flatnonzero(squares.any(axis)) for axis in (1, 0))
     assert squares[height[0] : height[-1] + 1, width[0] : width[-1] + 1].mean() > 0.9  # one beside the other
-    assert shown.texts[3:] == ["3", "4"]  # no font has both, and it is not mixed
+    assert shown.texts[3:] == ["道x", r"空\$"]  # whose Latin letters are those of matplotlib's own font
+    ink("道x", fontfamily=shown.family)
+    assert drawing.drawable(["草🚗"]).texts == ["0"]  # which no font has both of
 
 
 def test_a_drawing_that_fails_is_one_line(tmp_path):

@@ -48,9 +48,12 @@ def wrong_values(values: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 def expected_values(dataset: Dataset) -> str:
     """The values that a mask may store, in few words."""
-    classes = np.flatnonzero(dataset.mask_table < dataset.num_classes)
-    if len(classes) == classes[-1] - classes[0] + 1:
-        return f"a class {classes[0]}..{classes[-1]} or {IGNORE_INDEX}"
+    classes, ignored = (
+        np.flatnonzero(found)
+        for found in (dataset.mask_table < dataset.num_classes, dataset.mask_table == IGNORE_INDEX)
+    )
+    if len(classes) == classes[-1] - classes[0] + 1 and len(ignored) <= 3:
+        return " or ".join([f"a class {classes[0]}..{classes[-1]}", *map(str, ignored)])
     values = ", ".join(value_text(int(value), colors=len(dataset.mask_table) == COLORS) for value in classes[:8])
     return f"one of {values}{', ...' if len(classes) > 8 else ''}"
 

@@ -165,6 +165,11 @@ def test_nothing_labelled(write_set: WriteSet, part: str, nothing: list[int], op
     assert line.startswith(f"data.{part}: expected some pixels of a class") and line.endswith(f"masks/{first}.png")
 
 
+def test_the_expected_values_are_those_of_the_options(write_set: WriteSet) -> None:
+    line = refused(write_set([([0, 1, 9], "L")] * 3, mask_values=[1, 2, 3], ignore_values=[0]))
+    assert "expected a class 1..3 or 0, got 9" in line
+
+
 def test_an_unlisted_value_is_no_class_of_255(write_set: WriteSet) -> None:
     """There are 255 classes, 255 is ignored, and 300 is neither."""
     masks = [([0, 254, 300], "I;16")] * 3

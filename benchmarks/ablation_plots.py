@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from maskmatch.drawing import drawable
+
 Runs = dict[int, Record]
 COLORS = {"supervised": "#9a9a9a", "upper": "#c8c8c8", "full": "#d1495b"}
 COLOR = "#2f6690"
@@ -42,7 +44,7 @@ def plot_classes(path: Path, arms: dict[str, Runs], main: dict[str, Runs]) -> No
         heights = [100 * fmean(r["iou_teacher"][i] or 0.0 for r in runs.values()) for i in range(len(names))]
         places = [i + (number - (len(arms) - 1) / 2) * width for i in range(len(names))]
         axes.bar(places, heights, width, label=ALL[name].label, color=COLORS.get(name, COLOR))
-    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0, fontsize=8)
+    axes.set_xticks(range(len(names)), drawable(names).texts, rotation=30 if len(names) > 6 else 0, fontsize=8)
     axes.set_ylabel("IoU of the teacher, percent")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path)

@@ -18,11 +18,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from maskmatch.batch import IGNORE_INDEX
 from maskmatch.cli import run
 from maskmatch.data import load_dataset, read_pair
+from maskmatch.drawing import add_legend, drawable
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Inference
 from maskmatch.evaluation.pictures import certain, mask_picture
@@ -153,9 +153,8 @@ def _save(path: Path, rows: Sequence[Row], model: TrainedModel) -> None:
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(title, fontsize=7)
         axes.set_axis_off()
-    colors = zip(model.class_names, model.palette / 255, strict=True)
-    handles = [Patch(facecolor=color, edgecolor="gray", label=name) for name, color in colors]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7)
+    options = {"loc": "outside lower center", "ncols": len(model.class_names), "frameon": False, "fontsize": 7}
+    add_legend(figure, model.class_names, model.palette / 255, **options)
     figure.savefig(path)
 
 
@@ -177,7 +176,7 @@ def _save_class_curves(path: Path, logs: dict[str, Log], class_names: Sequence[s
     figure = _figure(1.5 * len(class_names), 3.6)
     panels = figure.subplots(2, len(class_names), sharex=True, sharey="row")
     for row, key in zip(panels, ("coverage_by_class", "iou_teacher"), strict=True):
-        for index, (axes, name) in enumerate(zip(row, class_names, strict=True)):
+        for index, (axes, name) in enumerate(zip(row, drawable(class_names).texts, strict=True)):
             points = {of: [(line["step"], line[key][index]) for line in log if key in line] for of, log in logs.items()}
             _draw_curves(axes, name, points)
     panels[0][0].set_ylabel("pixels above the threshold", fontsize=7)

@@ -12,8 +12,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from rich.console import Console
 from rich.table import Table
+
+from maskmatch.terminal import plain_console
 
 Record = dict[str, Any]
 
@@ -34,7 +35,7 @@ def print_table(records: Sequence[Record], columns: Sequence[str]) -> None:
     for record in records:
         table.add_row(*[text(record.get(column)) for column in columns])
     # As wide as it needs to be: a file or a pipe has no width.
-    Console(width=None if Console().is_terminal else 1000).print(table)
+    plain_console(width=None if plain_console().is_terminal else 1000).print(table)
 
 
 def text(value: object) -> str:

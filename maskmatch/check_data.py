@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from maskmatch.cli import config_parser, parse, run
@@ -18,6 +16,7 @@ from maskmatch.data.doctor import WORDS, Report, class_shares, examine, ignored_
 from maskmatch.data.files import reason
 from maskmatch.data.layouts import load_dataset
 from maskmatch.errors import UserError
+from maskmatch.terminal import passing_progress, plain_console
 
 DESCRIPTION = (
     "Decode every image and mask that training would read, and report counts, sizes, classes, leaks and files that are "
@@ -42,7 +41,7 @@ def _check_data(argv: Sequence[str]) -> int:
     validate(config)
     dataset = load_dataset(config.data, supervised_only=config.method.supervised_only, incomplete=True)
     folder = _folder(config)
-    report = _examine(dataset, config.method.supervised_only)
+    report = _examine(dataset, config)
     _print_tables(report, dataset)
     try:
         _print_findings(report, folder)
@@ -63,16 +62,20 @@ def _folder(config: Config) -> Path:
     return folder
 
 
-def _examine(dataset: Dataset, supervised_only: bool) -> Report:
-    console = Console(stderr=True)
+def _examine(dataset: Dataset, config: Config) -> Report:
     total = sum(len(getattr(dataset, part)) for part in PARTS)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with passing_progress() as progress:
         task = progress.add_task("decoding", total=total)
-        return examine(dataset, supervised_only=supervised_only, progress=lambda: progress.advance(task))
+        return examine(
+            dataset,
+            supervised_only=config.method.supervised_only,
+            skip=config.data.on_error == "skip",
+            progress=lambda: progress.advance(task),
+        )
 
 
 def _print_tables(report: Report, dataset: Dataset) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = plain_console(width=None if sys.stdout.isatty() else 120)
     images = Table("list", "images", "masks", "sizes", "ignored", title=f"{dataset.name}: {dataset.root}")
     for part, found in report.parts.items():
         ignored = f"{ignored_share(found):.1%}" if found.pixels.any() else "-"
@@ -102,11 +105,14 @@ def _print_findings(report: Report, folder: Path) -> None:
 
 def _save_pictures(report: Report, dataset: Dataset, folder: Path) -> None:
     from maskmatch.data.doctor_pictures import save_class_chart, save_contact_sheet
+    from maskmatch.drawing import spared
 
     chart, sheet = (folder / name for name in PICTURES)
-    save_class_chart(chart, report, dataset)
-    save_contact_sheet(sheet, dataset)
-    print(f"pictures: {chart}, {sheet}")
+    with spared(chart, print, fatal=OSError):
+        save_class_chart(chart, report, dataset)
+    with spared(sheet, print, fatal=OSError):
+        save_contact_sheet(sheet, dataset)
+    print("pictures: " + ", ".join(str(file) for file in (chart, sheet) if file.exists()))
 
 
 if __name__ == "__main__":

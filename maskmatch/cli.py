@@ -16,6 +16,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from maskmatch.config import NOT_OF_THE_RUN, Config, validate
 from maskmatch.errors import UserError
 from maskmatch.signals import StopError
+from maskmatch.text_files import read_text
 
 if TYPE_CHECKING:
     from maskmatch.evaluation.inference import Inference
@@ -33,6 +34,12 @@ class Parser(ArgumentParser):
 
     file: Path | None = None
     """What is read where it is no command line; a mistake in it is a UserError, for the caller to report."""
+
+    def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
+        """As jsonargparse's, of a file that is read as every text of a user."""
+        if not Path(path).is_file():
+            return super().parse_path(path, *args, **options)
+        return self.parse_string(read_text(Path(path), "a YAML file"), os.path.basename(path), *args, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = [option for action in self._actions for option in action.option_strings]
@@ -154,10 +161,9 @@ def read_config(path: Path) -> Config:
     parser = train_parser()
     parser.file = path
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"expected a run's configuration, got {problem}: {path}") from error
+        content = yaml.safe_load(read_text(path, "a run's configuration"))
+    except yaml.YAMLError as error:
+        raise UserError(f"expected a run's configuration, got {' '.join(str(error).split())}: {path}") from error
     if not isinstance(content, dict):
         raise UserError(f"expected a run's configuration, got no options: {path}")
     config = Config(**_options(parser, parser.parse_object(content)))

@@ -42,7 +42,7 @@ class DataConfig:
     num_classes: int | None = None
     """Number of classes; known for the public data sets, and from classes.txt or mask_values."""
     class_names: list[str] | None = None
-    """One name a class, for tables and pictures."""
+    """One name a class, the background too, for tables and pictures; in the order of classes.txt if there is one."""
     palette: list[str] | None = None
     """One colour a class, as `#rrggbb` or by name, for pictures and predicted masks."""
     crop_size: int | tuple[int, int] = 64
@@ -73,7 +73,8 @@ class DataConfig:
     cache: Literal["none", "ram"] = "ram"
     """`ram` keeps decoded images, as many as fit into half of the free memory; `none` decodes them each time."""
     on_error: Literal["fatal", "skip"] = "fatal"
-    """What a file that breaks during training does: end the run, or leave its place to the next one of the list."""
+    """What a file that breaks during training, or is too large from the start, does: end the run, or leave its place to
+    the next one of the list."""
 
 
 @dataclass

@@ -6,16 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from maskmatch.cli import add_inference_options, inference_of, parse, run, run_parser
 from maskmatch.config import DataConfig
 from maskmatch.errors import UserError
+from maskmatch.terminal import passing_progress, plain_console
 
 if TYPE_CHECKING:
     from maskmatch.data import Dataset, Pair
@@ -54,6 +54,8 @@ def _evaluate(argv: Sequence[str]) -> None:
     path = _output(Path(options["output"] or model.run / "evaluation"), settings)
     measured = _measure(model, dataset, pairs[world.rank :: world.size], how, world)
     if world.leads:
+        for note in dataset.notes:
+            print(f"warning: {note}", file=sys.stderr)
         _print_tables(measured, model.class_names, settings)
         _write(path, measured, model.class_names, settings)
     distributed.leave()
@@ -75,6 +77,7 @@ def _images(config: DataConfig, split: str) -> tuple[Dataset, list[Pair]]:
     """The data set and its images to measure, each of which was looked at."""
     from maskmatch.data import Pair, load_dataset
     from maskmatch.data.check import check_pair, each
+    from maskmatch.data.stored_values import all_ignored, not_alike
 
     only: Any = split if split in ("val", "test") else None
     dataset = load_dataset(config, supervised_only=split != "unlabeled", incomplete=True, only=only)
@@ -84,8 +87,11 @@ def _images(config: DataConfig, split: str) -> tuple[Dataset, list[Pair]]:
     if not pairs:
         option = "a list with masks in --data.unlabeled" if split == "unlabeled" else f"a list in --data.{split}"
         raise UserError(f"split: expected images with masks in {split}, got none; {option} names some")
-    list(each(lambda pair: check_pair(pair, dataset), pairs))
-    return dataset, pairs
+    masks = list(each(lambda pair: check_pair(pair, dataset), pairs))
+    if line := all_ignored(dataset, split, masks):
+        raise UserError(line)
+    line = not_alike(dataset, masks)  # may be right: all images may be without an object
+    return replace(dataset, notes=(*dataset.notes, line)) if line else dataset, pairs
 
 
 def _settings(model: TrainedModel, dataset: Dataset, split: str, images: int, how: Inference) -> dict[str, Any]:
@@ -131,15 +137,14 @@ def _measure(model: TrainedModel, dataset: Dataset, pairs: list[Pair], how: Infe
     validator = Validator(
         model.student, pairs, dataset.mask_table, len(model.class_names), model.device, total=world.sum, how=how
     )
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not (console.is_terminal and world.leads)) as progress:
+    with passing_progress(quiet=not world.leads) as progress:
         task = progress.add_task("evaluating", total=len(pairs))
         return measure(validator, model.network, world.sum, lambda labels, _: progress.advance(task, len(labels)))
 
 
 def _print_tables(measured: Measurement, class_names: Sequence[str], settings: dict[str, Any]) -> None:
     record = measured.record(tuple(class_names))
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = plain_console(width=None if sys.stdout.isatty() else 120)
     what = "{weights} of {checkpoint}, {images} {split} images, {mode}".format(**settings)
     classes = Table("class", title=what)
     for name in ("IoU", "boundary IoU", "accuracy", "pixels"):
@@ -166,13 +171,15 @@ def _percent(value: float | None) -> str:
 
 
 def _write(path: Path, measured: Measurement, class_names: Sequence[str], settings: dict[str, Any]) -> None:
+    from maskmatch.drawing import spared
     from maskmatch.evaluation import save_confusion
     from maskmatch.training.run_folder import write_text
 
     picture = path.with_name(f"{path.stem}-confusion.png")
-    save_confusion(picture, measured.matrix, class_names)
     write_text(path, json.dumps({"settings": settings} | measured.record(tuple(class_names)), indent=1) + "\n")
-    print(f"written: {path}, {picture}")
+    with spared(picture, partial(print, file=sys.stderr)):
+        save_confusion(picture, measured.matrix, class_names)
+    print("written: " + ", ".join(str(file) for file in (path, picture) if file.exists()))
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ActionYesNo
-from rich.console import Console
-from rich.progress import Progress
 
 from maskmatch.cli import EXIT_USER_ERROR, add_inference_options, inference_of, parse, run, run_parser
 from maskmatch.errors import UserError
+from maskmatch.terminal import passing_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,8 +67,7 @@ def _predict(argv: Sequence[str]) -> int:
     output = Output(folder, kinds, options["overwrite"], model.palette, threshold)
 
     failures: list[str] = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress, output:
+    with passing_progress() as progress, output:
         task = progress.add_task("predicting", total=None if any(one.is_video for one in inputs) else len(inputs))
         for batch in _batches(read_inputs(inputs, output.wants, failures.append)):
             for image, labels, confidence in _run(model, how, batch):

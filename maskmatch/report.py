@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from maskmatch.cli import parse, run, run_parser
 from maskmatch.errors import UserError
+from maskmatch.terminal import passing_progress
 
 if TYPE_CHECKING:
     from maskmatch.reporting import Examined
@@ -84,8 +82,7 @@ def _is_report(path: Path) -> bool:
 def _examine(model: TrainedModel) -> Examined:
     from maskmatch.reporting import examine
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with passing_progress() as progress:
         task = progress.add_task(f"measuring {model.run}", total=None)
         return examine(model, lambda done, total: progress.update(task, completed=done, total=total))
 

@@ -17,6 +17,7 @@ from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import reason
 from maskmatch.data.layouts import load_dataset
 from maskmatch.data.splitting import Order, choose, count_of, spread
+from maskmatch.data.stored_values import faults
 from maskmatch.errors import UserError
 
 DESCRIPTION = (
@@ -84,8 +85,11 @@ def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, se
 def _classes_shown(dataset: Dataset) -> np.ndarray:
     """bool [N, C], by the masks of the labelled images."""
     shown = np.zeros((len(dataset.labeled), dataset.num_classes), bool)
-    for row, values in zip(shown, each(lambda pair: check_pair(pair, dataset), dataset.labeled), strict=True):
-        classes = dataset.mask_table[values.values]
+    masks = list(each(lambda pair: check_pair(pair, dataset), dataset.labeled))
+    if fault := next(faults(dataset, {"labeled": masks}), None):
+        raise UserError(fault)
+    for row, mask in zip(shown, masks, strict=True):
+        classes = dataset.mask_table[mask.values]
         row[classes[classes < dataset.num_classes]] = True
     return shown
 

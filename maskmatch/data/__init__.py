@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 import torch
 
 from maskmatch.config import DataConfig
-from maskmatch.data.check import check_dataset
+from maskmatch.data.check import check_dataset, measurable
 from maskmatch.data.classes import format_palette
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import read_image, read_mask, read_pair
 from maskmatch.data.fingerprint import check_fingerprint, fingerprint
 from maskmatch.data.layouts import load_dataset
+from maskmatch.data.limits import free_memory
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
 from maskmatch.data.loader_choice import choose_loader, dali_installed
-from maskmatch.data.source import MEMORY_SHARE, Source, free_memory
+from maskmatch.data.source import MEMORY_SHARE, Source
 from maskmatch.data.torch_loader import TorchDecoder
 from maskmatch.data.views import Normalize
 from maskmatch.errors import UserError
@@ -34,6 +36,7 @@ __all__ = [
     "format_palette",
     "load_dataset",
     "make_loader",
+    "measurable",
     "read_image",
     "read_mask",
     "read_pair",
@@ -53,6 +56,7 @@ def make_loader(
     world_size: int = 1,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
     measured: Callable[[int], bool] = lambda step: False,
+    left_out: Collection[Path] = (),
 ) -> Loader:
     """An endless iterator of batches that begins with that of step `start_step`; close it after use.
 
@@ -67,6 +71,8 @@ def make_loader(
 
     Images are uint8, as `maskmatch.method` takes them. With `normalize`, a (mean, std) of three channels in units of
     [0, 1] images, they are float32, (image / 255 - mean) / std, to be fed to a network as they are.
+
+    The files of `left_out` are passed over as those that break with `config.on_error` skip.
 
     Raises UserError where `config.loader` cannot work here, and where some process would get no image; the loader
     raises it, naming the file, where a file cannot be read.
@@ -101,6 +107,7 @@ def make_loader(
         normalize=Normalize(*normalize, device) if normalize else None,
         measured=measured,
     )
+    make.broken.update(left_out)
     return Loader(name, make, start_step=start_step, workers=workers)
 
 

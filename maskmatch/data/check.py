@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from maskmatch.batch import IGNORE_INDEX
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import (
     COLORS,
     JPEG_END,
     FileError,
     Header,
+    TooLargeError,
+    classes_of,
     header_of,
+    opened,
     read_stored_mask,
-    reason,
-    refuse_no_file,
+    value_text,
+)
+from maskmatch.data.stored_values import (
+    MaskValues,
+    count_values,
+    expected_values,
+    faults,
+    likely_cause,
+    wrong_values,
 )
 from maskmatch.errors import UserError
 
@@ -32,27 +42,54 @@ T = TypeVar("T")
 _PNG_END = b"IEND\xaeB`\x82"
 
 
-class MaskValues(NamedTuple):
-    """What a mask stores: its values, and how many pixels have each."""
+class Checked(NamedTuple):
+    """What the check found out about data that may be trained on."""
 
-    values: np.ndarray  # int64 [n], ascending; colours as r << 16 | g << 8 | b
-    counts: np.ndarray  # int64 [n]
+    masks: dict[str, list[MaskValues]]
+    """Of the parts labeled and val, in their order."""
+    left_out: list[TooLargeError]
+    """Files that are too large, where those may be skipped."""
 
 
-def check_dataset(dataset: Dataset, *, supervised_only: bool) -> None:
+def check_dataset(dataset: Dataset, *, supervised_only: bool, skip: bool = False) -> Checked:
     """Check header and end of every listed file, and decode the masks of the labelled and validation images.
 
-    Raises UserError for the first file that is missing, truncated or no image, and for the first mask whose
-    size differs from its image's or that holds a value that is neither a class nor ignored.
+    With `skip`, files that have too many pixels to be read are let pass.
+
+    Raises UserError for the first file that is missing, truncated or no image, for the first mask whose size differs
+    from its image's or that holds a value that is neither a class nor ignored, and for masks that together say nothing
+    or do not agree.
     """
+    left_out: list[TooLargeError] = []
 
-    def check_decoded(pair: Pair) -> MaskValues:
-        return check_pair(pair, dataset)
+    def skipping(check: Callable[[Pair], T]) -> Callable[[Pair], T | None]:
+        def checked(pair: Pair) -> T | None:
+            try:
+                return check(pair)
+            except TooLargeError as error:
+                if not skip:
+                    raise
+                left_out.append(error)
+                return None
 
-    check_binary(dataset, list(each(check_decoded, dataset.labeled)))
-    list(each(check_decoded, dataset.val))
+        return checked
+
+    decode = skipping(lambda pair: check_pair(pair, dataset))
+    masks = {part: [found for found in each(decode, getattr(dataset, part)) if found] for part in ("labeled", "val")}
+    if fault := next(faults(dataset, masks), None):
+        raise UserError(fault)
     for part in (dataset.test,) if supervised_only else (dataset.unlabeled, dataset.test):
-        list(each(check_files, part))
+        list(each(skipping(check_files), part))
+    return Checked(masks, left_out)
+
+
+def measurable(dataset: Dataset, left_out: Iterable[TooLargeError]) -> Dataset:
+    """The data set without the validation images that were left out; the loader passes over the others by itself."""
+    gone = {error.path: error for error in left_out}
+    val = tuple(pair for pair in dataset.val if gone.keys().isdisjoint(pair))
+    if dataset.val and not val:
+        raise next(gone[path] for path in dataset.val[0] if path in gone)
+    return replace(dataset, val=val)
 
 
 def each(check: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
@@ -77,14 +114,17 @@ def check_pair(pair: Pair, dataset: Dataset) -> MaskValues:
     if pair.mask is None:
         raise FileError("expected a mask for the labelled image, got none", pair.image)
     _whole(pair.mask, lambda image: None)
-    stored = read_stored_mask(pair.mask, colors=len(dataset.mask_table) == COLORS)
+    colors = len(dataset.mask_table) == COLORS
+    stored = read_stored_mask(pair.mask, colors=colors)
     _check_size(pair.mask, stored, header)
-    found = _values(stored)
-    wrong = wrong_values(found, dataset)
+    values, counts = count_values(stored)
+    wrong = wrong_values(values, dataset)
     if len(wrong):
-        got = value_text(int(wrong[0]), dataset) + likely_cause(found, dataset, pair.mask)
-        raise FileError(f"mask value: expected {_expected(dataset)}, got {got}", pair.mask)
-    return found
+        got = value_text(int(wrong[0]), colors=colors) + likely_cause(values.tolist(), dataset, pair.mask)
+        raise FileError(f"mask value: expected {expected_values(dataset)}, got {got}", pair.mask)
+    classes = np.ascontiguousarray(classes_of(stored, dataset.mask_table, pair.mask))
+    digest = blake2b(classes.data, digest_size=16, key=str(classes.shape).encode())
+    return MaskValues(pair.mask, values, counts, digest.hexdigest())
 
 
 def check_image(path: Path) -> Header:
@@ -96,19 +136,13 @@ def check_image(path: Path) -> Header:
 
 
 def _whole(path: Path, read: Callable[[Image.Image], T]) -> T:
-    refuse_no_file(path, "a whole image file")
-    try:
-        with Image.open(path) as image:
-            if not _ends_well(path, image.format):
-                # Something may follow the end marker, so only decoding tells.
-                image.load()
-            return read(image)
-    except FileNotFoundError as error:
-        raise FileError("expected the listed file, found none", path) from error
-    except FileError:
-        raise
-    except Exception as error:  # on damaged files the decoders raise what they like
-        raise FileError(f"expected a whole image file, got {reason(error)}", path) from error
+    if not path.exists():
+        raise FileError("expected the listed file, found none", path)
+    with opened(path, "a whole image file") as image:
+        if not _ends_well(path, image.format):
+            # Something may follow the end marker, so only decoding tells.
+            image.load()
+        return read(image)
 
 
 def _ends_well(path: Path, image_format: str | None) -> bool:
@@ -127,62 +161,3 @@ def _check_size(mask: Path, stored: np.ndarray, header: Header) -> None:
         shown = header.size()
         turned = f" ({header.width}x{header.height} as stored)" if shown != (header.height, header.width) else ""
         raise FileError(f"mask size: expected its image's {shown[1]}x{shown[0]}{turned}, got {width}x{height}", mask)
-
-
-def _values(stored: np.ndarray) -> MaskValues:
-    if stored.dtype == np.uint8:  # the usual case, at a twentieth of the time
-        counts = cv2.calcHist([stored], [0], None, [256], [0, 256]).ravel().astype(np.int64)
-        values = np.flatnonzero(counts)
-        return MaskValues(values, counts[values])
-    found, counts = np.unique(stored, return_counts=True)
-    return MaskValues(found.astype(np.int64), counts)
-
-
-def wrong_values(found: MaskValues, dataset: Dataset) -> np.ndarray:
-    """The stored values that are neither a class nor ignored."""
-    table = dataset.mask_table
-    inside = found.values < len(table)
-    meaning = table[np.where(inside, found.values, 0)]
-    return found.values[~(inside & ((meaning < dataset.num_classes) | (meaning == IGNORE_INDEX)))]
-
-
-def value_text(value: int, dataset: Dataset) -> str:
-    """A stored value as the user knows it."""
-    colored = len(dataset.mask_table) == COLORS
-    return f"[{value >> 16}, {value >> 8 & 255}, {value & 255}]" if colored else str(value)
-
-
-def _expected(dataset: Dataset) -> str:
-    """The values that a mask may store, in few words."""
-    classes = np.flatnonzero(dataset.mask_table < dataset.num_classes)
-    if len(classes) == classes[-1] - classes[0] + 1:
-        return f"a class {classes[0]}..{classes[-1]} or {IGNORE_INDEX}"
-    values = ", ".join(value_text(int(value), dataset) for value in classes[:8])
-    return f"one of {values}{', ...' if len(classes) > 8 else ''}"
-
-
-def likely_cause(found: MaskValues, dataset: Dataset, mask: Path) -> str:
-    """What probably went wrong with a mask's values, in parentheses, or nothing."""
-    values, count = found.values.tolist(), dataset.num_classes
-    if mask.suffix.lower() in (".jpg", ".jpeg"):
-        return " (JPEG changes values: masks must be stored as PNG)"
-    if len(dataset.mask_table) == COLORS:
-        return " (data.mask_values and data.ignore_values list the colours that are known)"
-    if len(values) == 2 and values[0] == 0 and count == 2:
-        return f" (values 0 and {values[1]} only: a binary mask? set data.mask_values 0,{values[1]})"
-    if dataset.name != "folder":
-        return ""
-    if values[-1] == count:
-        return f" (counted from 1? set data.mask_values to [1, ..., {count}] and data.ignore_values to [0])"
-    return f" (are there more than data.num_classes {count}? data.mask_values lists the value of each class)"
-
-
-def check_binary(dataset: Dataset, found: Sequence[MaskValues]) -> None:
-    """Masks of 0 and 255 pass as background and `ignore`: refuse them where they are all that there is."""
-    present = set().union(*(mask.values.tolist() for mask in found))
-    takes_255_as_ignored = dataset.mask_table[IGNORE_INDEX] == IGNORE_INDEX
-    if dataset.num_classes > 1 and present == {0, IGNORE_INDEX} and takes_255_as_ignored:
-        raise UserError(
-            f"mask values: expected 0..{dataset.num_classes - 1}, got only 0 and {IGNORE_INDEX} in all labelled masks: "
-            f"a binary mask? set data.mask_values 0,255: {dataset.labeled[0].mask}"
-        )

@@ -31,10 +31,12 @@ class Dataset:
     unlabeled: tuple[Pair, ...]
     val: tuple[Pair, ...]
     test: tuple[Pair, ...]
-    mask_table: np.ndarray  # uint8, stored mask value -> class index or IGNORE_INDEX; see files.read_mask
+    mask_table: np.ndarray  # stored mask value -> class index or IGNORE_INDEX; see files.read_mask
     truth: Mapping[Path, Path] = field(
         default_factory=dict
     )  # masks of unlabelled images, to measure pseudo-labels with
+    ignored_by_user: bool = False  # whether data.ignore_values says what is ignored, so that nobody has to guess
+    notes: tuple[str, ...] = ()  # what may be on purpose, each in one line for the user
 
     @property
     def num_classes(self) -> int:

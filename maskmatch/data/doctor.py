@@ -10,10 +10,10 @@ from hashlib import blake2b
 import numpy as np
 
 from maskmatch.batch import IGNORE_INDEX
-from maskmatch.data.check import MaskValues, check_binary, check_image, check_pair, each
+from maskmatch.data.check import check_image, check_pair, each
 from maskmatch.data.dataset import PARTS, Dataset, Pair
-from maskmatch.data.files import FileError, read_image
-from maskmatch.errors import UserError
+from maskmatch.data.files import FileError, TooLargeError, read_image
+from maskmatch.data.stored_values import MaskValues, faults
 
 WORDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "val", "test": "test"}
 
@@ -47,24 +47,38 @@ class _Examined:
     size: tuple[int, int] | None = None  # (width, height)
     digest: bytes = b""  # of the decoded pixels
     values: MaskValues | None = None
-    error: str | None = None
+    error: FileError | None = None
 
 
-def examine(dataset: Dataset, *, supervised_only: bool, progress: Callable[[], object] = lambda: None) -> Report:
-    """Decode every listed image and mask; `progress` is called after each pair."""
+def examine(
+    dataset: Dataset,
+    *,
+    supervised_only: bool,
+    skip: bool = False,
+    progress: Callable[[], object] = lambda: None,
+) -> Report:
+    """Decode every listed image and mask; `progress` is called after each pair.
+
+    With `skip`, files that have too many pixels to be read are no errors.
+    """
     listed = [(part, pair) for part in PARTS for pair in getattr(dataset, part)]
     examined = []
     for found in _examine_all(listed, dataset):
         examined.append(found)
         progress()
-    errors = [found.error for found in examined if found.error]
-    try:
-        check_binary(dataset, [found.values for found in examined if found.part == "labeled" and found.values])
-    except UserError as error:
-        errors.append(str(error))
+    failures = [found.error for found in examined if found.error]
+    left_out = [error for error in failures if skip and isinstance(error, TooLargeError)]
+    errors = [str(error) for error in failures if error not in left_out]
+    masks = {part: [found.values for found in examined if found.part == part and found.values] for part in PARTS}
+    errors += faults(dataset, masks)
     parts = {part: _summary([found for found in examined if found.part == part], dataset) for part in PARTS}
     leaks, repeated = _shared(examined)
-    warnings = repeated + _unseen_classes(parts, dataset)
+    warnings = [
+        *dataset.notes,
+        *(f"left out: {error}" for error in left_out),
+        *repeated,
+        *_unseen_classes(parts, dataset),
+    ]
     wanted = ("val",) if supervised_only else ("unlabeled", "val")
     warnings += [f"data.{part}: expected some images, got none" for part in wanted if not parts[part].images]
     return Report(parts, errors + leaks, warnings)
@@ -78,18 +92,19 @@ def _examine_all(listed: list[tuple[str, Pair]], dataset: Dataset) -> Iterator[_
             digest = _digest(read_image(pair.image))
             size = header.size()[::-1]
         except FileError as error:
-            return _Examined(part, pair, error=str(error))
+            return _Examined(part, pair, error=error)
         try:
             values = check_pair(pair, dataset) if pair.mask else None
         except FileError as error:
-            return _Examined(part, pair, size, digest, error=str(error))
+            return _Examined(part, pair, size, digest, error=error)
         return _Examined(part, pair, size, digest, values)
 
     return each(examine_one, listed)
 
 
 def _digest(image: np.ndarray) -> bytes:
-    return blake2b(image.tobytes(), digest_size=16, key=str(image.shape).encode()).digest()
+    pixels = np.ascontiguousarray(image).data
+    return blake2b(pixels, digest_size=16, key=str(image.shape).encode()).digest()
 
 
 def _summary(examined: list[_Examined], dataset: Dataset) -> Part:

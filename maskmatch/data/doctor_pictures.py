@@ -14,6 +14,7 @@ from PIL import Image
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.doctor import WORDS, Report, class_shares
 from maskmatch.data.files import read_pair
+from maskmatch.drawing import drawable
 from maskmatch.errors import UserError
 
 TILE = 200
@@ -34,7 +35,8 @@ def save_class_chart(path: Path, report: Report, dataset: Dataset) -> None:
     for index, part in enumerate(parts):
         places = np.arange(count) + (index - (len(parts) - 1) / 2) * thickness
         axes.barh(places, 100 * class_shares(report.parts[part], count), thickness * 0.92, label=WORDS[part])
-    axes.set_yticks(range(count), dataset.class_names, fontsize=8)
+    names = drawable(dataset.class_names)
+    axes.set_yticks(range(count), names.texts, fontsize=8, fontfamily=names.family)
     axes.set_ylim(count - 0.4, -0.6)
     axes.set_xscale("symlog", linthresh=1)  # rare classes must stay visible
     axes.xaxis.set_major_formatter("{x:g}")

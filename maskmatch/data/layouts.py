@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from maskmatch.batch import IGNORE_INDEX
 from maskmatch.config import DataConfig
 from maskmatch.data import builtin, classes, mask_table
+from maskmatch.data.class_names import CLASSES_FILE, class_names, names_of_folder, nothing_in_common
 from maskmatch.data.classes import parse_palette, voc_palette
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import read_palette
@@ -62,7 +62,8 @@ def _builtin(config: DataConfig, wanted: Wanted) -> Dataset:
 
 def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
-    names = _class_names(config, _classes_file(root / "classes.txt") or _numbered(config, root))
+    names = names_of_folder(config, root)
+    class_names(config, names, CLASSES_FILE)  # refused here, before a list is read
     pairing = Pairing(root, config.images, config.masks)
     found = None
     if "labeled" in wanted.parts and "labeled" not in find_lists(config, root):
@@ -73,8 +74,15 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
     masks = (pair.mask for part in ("labeled", "val", "test") for pair in parts[part])
     colors = read_palette(next(masks, None))
-    palette = colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names))
-    return _dataset(config, root, parts, names, palette)
+    stored = _stored_numbers(config, len(names))
+    palette = colors[stored] if len(colors) > max(stored) else voc_palette(len(names))
+    return _dataset(config, root, parts, names, palette, source=CLASSES_FILE)
+
+
+def _stored_numbers(config: DataConfig, count: int) -> list[int]:
+    """What masks store for each class, where that is a number: the entry of a palette that has the class's colour."""
+    numbers = [value for value in config.mask_values or () if isinstance(value, int)]
+    return numbers if len(numbers) == count else list(range(count))
 
 
 def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
@@ -188,12 +196,17 @@ def _dataset(
     names: Sequence[str],
     palette: np.ndarray,
     table: np.ndarray | None = None,
+    source: str | None = None,
 ) -> Dataset:
+    """`names` are those of `source`, by default of the layout."""
     table = mask_table.configured(config, mask_table.identity() if table is None else table)
+    source = source or f"the {config.name} data set"
+    chosen = class_names(config, names, source)
+    note = nothing_in_common(chosen, names, source)
     return Dataset(
         name=config.name,
         root=root,
-        class_names=_class_names(config, names),
+        class_names=chosen,
         palette=_palette(config, palette),  # relies on the table's checks
         mask_table=table,
         labeled=parts["labeled"],
@@ -201,6 +214,8 @@ def _dataset(
         val=parts["val"],
         test=parts["test"],
         truth={pair.image: pair.mask for pair in parts["unlabeled"] if pair.mask},
+        ignored_by_user=config.ignore_values is not None,
+        notes=(note,) if note else (),
     )
 
 
@@ -282,39 +297,9 @@ def _root(config: DataConfig) -> Path:
     return root
 
 
-def _class_names(config: DataConfig, known: Sequence[str]) -> tuple[str, ...]:
-    """The user's names, else the layout's; both must agree in number."""
-    count = len(known)
-    if config.num_classes not in (None, count):
-        raise UserError(f"data.num_classes: expected {count} for this data set, got {config.num_classes}")
-    if config.class_names is not None and len(config.class_names) != count:
-        raise UserError(f"data.class_names: expected {count} names, got {len(config.class_names)}")
-    if config.mask_values is not None and len(config.mask_values) != count:
-        raise UserError(f"data.mask_values: expected {count}, one a class, got {len(config.mask_values)}")
-    if not 1 <= count <= IGNORE_INDEX:
-        raise UserError(f"data.num_classes: expected 1 to {IGNORE_INDEX}, got {count}")
-    return tuple(config.class_names or known)
-
-
 def _palette(config: DataConfig, known: np.ndarray) -> np.ndarray:
     """The user's colours, else those that masks store, else the layout's, uint8 [C, 3]."""
     if config.palette is not None:
         return parse_palette(config.palette, len(known))
     colored = config.mask_values and isinstance(config.mask_values[0], list)
     return np.array(config.mask_values, np.uint8) if colored else known
-
-
-def _classes_file(path: Path) -> list[str] | None:
-    if not path.is_file():
-        return None
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _numbered(config: DataConfig, root: Path) -> list[str]:
-    """Names where no file gives them."""
-    given = (config.num_classes, config.class_names, config.mask_values)
-    if all(option is None for option in given):
-        raise UserError(f"data.num_classes: expected the number of classes, got none, and no classes.txt in {root}")
-    if config.num_classes is not None:
-        return [str(index) for index in range(config.num_classes)]
-    return [str(index) for index in range(len(config.class_names or config.mask_values or ()))]

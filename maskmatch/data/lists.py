@@ -14,6 +14,7 @@ from pathlib import Path
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Pair
 from maskmatch.errors import UserError
+from maskmatch.text_files import read_lines
 
 Find = Callable[[str], Pair | None]
 """A layout's image and mask for an image's path under the root, or for an id; None where it knows no such thing."""
@@ -34,12 +35,8 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
 
     Fields are parted by a tab where there is one, else by white space. Raises UserError naming file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expected a list file of text, got {error}: {path}") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, "a list file of text", undecodable="surrogateescape"), 1):
         if not line.strip():
             continue
         pair = _read_line(line.strip(), root, find)

@@ -12,8 +12,9 @@ from maskmatch.data.classes import CITYSCAPES, CITYSCAPES_LAST_ID
 from maskmatch.data.files import COLORS
 from maskmatch.errors import UserError
 
-UNLISTED = 254
-"""Stands in a table for a value that `data.mask_values` does not list; it is no class, so the check refuses it."""
+UNLISTED = 256
+"""Stands in a table for a value that is neither a class nor ignored. Above what a byte holds, since all 255 classes and
+IGNORE_INDEX are taken; so a table that may hold it is uint16."""
 
 Value = int | list[int]
 
@@ -51,24 +52,24 @@ def configured(config: DataConfig, known: np.ndarray) -> np.ndarray:
         if any(isinstance(value, list) for value in ignored):
             raise UserError(f"data.ignore_values: expected numbers, as data.mask_values has no colours, got {ignored}")
         numbers = _encoded(ignored, "data.ignore_values")
-        table = np.concatenate([known, np.full(2**16 - len(known), UNLISTED, np.uint8)])
+        table = np.concatenate([known.astype(np.uint16), np.full(2**16 - len(known), UNLISTED, np.uint16)])
         table[numbers] = IGNORE_INDEX
         return table
     values = config.mask_values
     colored = isinstance(values[0], list) if values else False
     if config.ignore_values is None and (colored or IGNORE_INDEX in values):
         ignored = []
-    if not 0 < len(values) <= UNLISTED or any(isinstance(value, list) != colored for value in [*values, *ignored]):
+    if not 0 < len(values) <= IGNORE_INDEX or any(isinstance(value, list) != colored for value in [*values, *ignored]):
         raise UserError(
             "data.mask_values and data.ignore_values: expected all numbers or all colours [r, g, b], for at most "
-            f"{UNLISTED} classes, got {values} and {ignored}"
+            f"{IGNORE_INDEX} classes, got {values} and {ignored}"
         )
     classes, others = _encoded(values, "data.mask_values"), _encoded(ignored, "data.ignore_values")
     if len({*classes, *others}) < len(classes) + len(others):
         raise UserError(f"data.mask_values, data.ignore_values: expected each value once, got {values} and {ignored}")
-    table = np.full(COLORS if colored else 2**16, UNLISTED, np.uint8)
+    table = np.full(COLORS if colored else 2**16, UNLISTED, np.uint16)
     table[others] = IGNORE_INDEX
-    table[classes] = np.arange(len(classes), dtype=np.uint8)
+    table[classes] = np.arange(len(classes), dtype=np.uint16)
     return table
 
 

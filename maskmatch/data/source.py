@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from pathlib import Path
@@ -89,17 +88,3 @@ class Source:
 def _mask_size(pair: Pair, header: Header) -> tuple[int, int] | None:
     """The size of the mask, where it decides how the image is turned."""
     return mask_size(pair.mask) if pair.mask and header.orientation >= 5 else None
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its container where that has less."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not on every platform
-        return 2**32
-    limits = [Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")]
-    try:
-        most, taken = (path.read_text().strip() for path in limits)
-        return min(free, int(most) - int(taken)) if most != "max" else free
-    except (OSError, ValueError):
-        return free

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 
 from maskmatch.batch import IGNORE_INDEX
+from maskmatch.drawing import add_legend, drawable
 
 PANELS = ("image", "truth", "prediction", "confidence")
 PANEL_WIDTH = 2.6  # inches
@@ -83,16 +83,11 @@ def save_predictions(
             if index == 0:
                 axes.set_title(PANELS[column], fontsize=11)
     figure.colorbar(drawn, cax=figure.add_subplot(grid[:, -1]))
-    swatches = {name: color / 255 for name, color in zip(class_names, palette, strict=True)}
-    if any((truth >= len(palette)).any() for _, truth, *_ in rows):
-        swatches["ignored"] = np.array(IGNORED_COLOR) / 255
-    figure.legend(
-        handles=[Patch(facecolor=color, edgecolor="gray", label=name) for name, color in swatches.items()],
-        loc="lower center",
-        ncols=min(LEGEND_COLUMNS, len(swatches)),
-        frameon=False,
-        fontsize=10,
-    )
+    ignored = ["ignored"] if any((truth >= len(palette)).any() for _, truth, *_ in rows) else []
+    names = [*class_names, *ignored]
+    swatches = colors[[*range(len(palette)), *([IGNORE_INDEX] * len(ignored))]] / 255
+    columns = min(LEGEND_COLUMNS, len(names))
+    add_legend(figure, names, swatches, loc="lower center", ncols=columns, frameon=False, fontsize=10)
     figure.savefig(path)
 
 
@@ -172,8 +167,9 @@ def save_confusion(path: Path | str, matrix: np.ndarray, class_names: Sequence[s
     axes = figure.add_subplot()
     drawn = axes.imshow(share, vmin=0, vmax=100, cmap="Blues")
     size = min(10.0, max(3.0, 45 * side / count / 2.6))
-    axes.set_xticks(range(count), class_names, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), class_names, fontsize=size)
+    names = drawable(class_names)
+    axes.set_xticks(range(count), names.texts, rotation=90, fontsize=size, fontfamily=names.family)
+    axes.set_yticks(range(count), names.texts, fontsize=size, fontfamily=names.family)
     axes.set_xlabel("prediction")
     axes.set_ylabel("truth")
     if count <= CELLS_WITH_NUMBERS:

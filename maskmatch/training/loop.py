@@ -23,8 +23,10 @@ from maskmatch.data import (
     format_palette,
     load_dataset,
     make_loader,
+    measurable,
     read_pair,
 )
+from maskmatch.drawing import spared
 from maskmatch.errors import UserError
 from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
 from maskmatch.method import Teacher
@@ -79,7 +81,7 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
         if run.step == steps and run.world.share((run.folder / "summary.json").exists()):
             display.say(f"{run.folder} is complete: all of its {steps} steps are done")
             return json.loads((run.folder / "summary.json").read_text()) if run.world.leads else {}
-        for line in (*run.notes, run.headline()):
+        for line in (run.headline(), *run.notes):
             display.say(line)
         try:
             if not run.finished_step:
@@ -96,7 +98,7 @@ def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
                 _save(run, display)
             run.world.barrier()  # torchrun ends all when one has ended
             raise StopError(f"{signal} after step {run.step}; go on with --output {run.folder} --resume") from None
-    summary = _finish(run, run.log) if run.log else {}
+    summary = _finish(run, run.log, display) if run.log else {}
     run.world.barrier()
     if run.world.leads:
         display.say(
@@ -200,7 +202,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         # Refused here, before there is a folder.
         choice = choose_loader(config.data.loader, device, only_preferred=config.loader_from_file)
         method = make_method(config.method, student, dataset.num_classes)
-        check_dataset(dataset, supervised_only=supervised_only)
+        checked = check_dataset(dataset, supervised_only=supervised_only, skip=config.data.on_error == "skip")
+        dataset = measurable(dataset, checked.left_out)
 
     network = distributed.synchronize_batchnorm(student.network, world, device)
     student = replace(student, network=network.to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -208,7 +211,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     train_step = TrainStep(student.network, teacher, method, config.train, world, counter)
     folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
-    data = fingerprint(dataset, seed=config.train.seed, global_batch=global_batch(config.train, world.size))
+    batch = global_batch(config.train, world.size)
+    data = fingerprint(dataset, seed=config.train.seed, global_batch=batch, masks=checked.masks)
     networks = student.network, teacher.network
     state, notes = world.share(resume(config, data, folder, *networks) if world.leads else (None, []))
     for network in networks:
@@ -236,6 +240,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         rank=world.rank,
         world_size=world.size,
         measured=measured,
+        left_out=[error.path for error in checked.left_out],
     )
     found = {
         "loader": loader.name,
@@ -268,7 +273,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
             steps=(config.train.steps or 0) - (state.step if state else 0),
         ),
         without_dali=choice.instead,
-        notes=notes,
+        notes=[*(f"warning: {line}" for line in (*dataset.notes, *map(str, checked.left_out))), *notes],
     )
     if state:
         run.step = run.saved_step = state.step
@@ -355,18 +360,25 @@ def _is_logged(step: int) -> bool:
     return step == 0 or (step + 1) % LOG_EVERY == 0
 
 
-def _finish(run: Run, log: MetricsLog) -> dict[str, Any]:
-    """Pictures and summary.json, of the last step's networks."""
-    save_curves(run.folder / "curves.png", log.records)
-    pairs = run.dataset.val
-    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
-    rows = []
-    for pair in chosen:
-        image, truth = read_pair(pair.image, pair.mask, run.dataset.mask_table)
-        label, confidence = predict(run.teacher.network, run.student, image)
-        rows.append((image, truth, label, confidence))
-    save_predictions(run.folder / "predictions.png", rows, run.dataset.palette, run.dataset.class_names)
+def _draw(run: Run, log: MetricsLog, display: Display) -> None:
+    """Curves, and predictions of the last step's teacher; one that cannot be drawn is a line."""
+    curves, predictions = run.folder / "curves.png", run.folder / "predictions.png"
+    with spared(curves, display.say):
+        save_curves(curves, log.records)
+    with spared(predictions, display.say):
+        pairs = run.dataset.val
+        chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
+        rows = []
+        for pair in chosen:
+            image, truth = read_pair(pair.image, pair.mask, run.dataset.mask_table)
+            label, confidence = predict(run.teacher.network, run.student, image)
+            rows.append((image, truth, label, confidence))
+        save_predictions(predictions, rows, run.dataset.palette, run.dataset.class_names)
 
+
+def _finish(run: Run, log: MetricsLog, display: Display) -> dict[str, Any]:
+    """Pictures and summary.json, which says by being there that the run is complete."""
+    _draw(run, log, display)
     final = next(record for record in reversed(log.records) if "miou_teacher" in record)
     summary = {
         "miou_student": final["miou_student"],

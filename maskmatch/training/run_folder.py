@@ -63,7 +63,8 @@ def resume(
     """Load what `config.resume` says into the networks; `data` is the fingerprint of this run's batches.
 
     Returns:
-        The state, None for a start at step 0; and lines on damaged checkpoints that were passed over.
+        The state, None for a start at step 0; and lines on damaged checkpoints that were passed over, and on data
+        that are others than before.
 
     Raises:
         UserError: it cannot be loaded, or is another run's.
@@ -80,7 +81,7 @@ def resume(
     if state:
         _check_same_run(state.config, config, path)
         if state.data is not None:
-            check_fingerprint(state.data, data)
+            notes += check_fingerprint(state.data, data)
         if path.parent.resolve() == checkpoints.resolve():
             checkpoint.take_back(checkpoints, state.step)
     return state, notes

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,7 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from maskmatch.terminal import plain_console
 from maskmatch.training.run_folder import write_text
 
 LOSSES = ("loss_x", "loss_u", "loss_m", "loss_r")
@@ -88,7 +88,7 @@ class Display:
     """A progress bar on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self, steps: int, step: int, *, quiet: bool = False) -> None:
-        self.console = Console(highlight=False, soft_wrap=True, quiet=quiet)
+        self.console = plain_console(soft_wrap=True, quiet=quiet)
         self.steps = steps
         self.started, self.first_step = time.monotonic(), step
         self.last_line = 0.0
@@ -96,7 +96,7 @@ class Display:
             TextColumn("[bold]training"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -116,7 +116,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self.console.print(line, markup=False)
+        self.console.print(line)
 
     def update(self, step: int, record: dict[str, Any], images_per_second: float) -> None:
         """Show where the run is after `step` steps."""

@@ -112,7 +112,7 @@ def test_each_process_has_a_gpu_of_its_own(gpus) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", ["cuda", "cuda:1", "cuda:300", "gpu"])
+@pytest.mark.parametrize("device", ["cuda:1", "gpu"])
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
 def test_every_command_says_it_in_one_line(command: str, device: str, run: Path, tmp_path: Path) -> None:
     """With the devices hidden, as on a machine that has none."""

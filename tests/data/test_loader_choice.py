@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -18,35 +19,6 @@ from maskmatch.errors import UserError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 needs_dali = pytest.mark.skipif(not dali_installed(), reason="DALI is not installed")
-
-FAULTS = {
-    "not installed": (
-        "import importlib.util as util; find = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name == 'nvidia.dali' else find(name, *rest)",
-        "nvidia-dali is not installed",
-    ),
-    "import": ("import sys; sys.modules['nvidia.dali'] = None", "import of nvidia.dali halted"),
-    "library": (
-        "import sys, types\n"
-        "class Broken(types.ModuleType):\n"
-        "    def __getattr__(self, name): raise OSError('libnvjpeg.so.13: cannot open shared object file')\n"
-        "sys.modules['nvidia.dali'] = Broken('nvidia.dali')",
-        "libnvjpeg.so.13: cannot open shared object file",
-    ),
-    "build": (
-        "import nvidia.dali as dali\n"
-        "def build(*args, **kwargs): raise RuntimeError('\\nCUDA driver version is insufficient\\nStacktrace')\n"
-        "dali.Pipeline.build = build",
-        "CUDA driver version is insufficient",
-    ),
-    "first run": (
-        "import nvidia.dali as dali\n"
-        "def run(*args, **kwargs): raise RuntimeError('nvJPEG error (6): status')\n"
-        "dali.Pipeline.run = run",
-        "nvJPEG error (6): status",
-    ),
-}
-"""What breaks DALI, and what is then said of it."""
 
 
 @pytest.fixture(autouse=True)
@@ -84,45 +56,81 @@ def test_dali_is_tried_on_an_image() -> None:
 
 
 @needs_dali
+@pytest.mark.parametrize(
+    ("method", "error", "said"),
+    [
+        ("build", RuntimeError("\nCUDA driver version is insufficient\nStacktrace (7 entries):"), "driver version is"),
+        ("run", RuntimeError("nvJPEG error (6): The device cannot decode"), "nvJPEG error (6): The device"),
+        ("run", OSError("libnvcomp.so.5: cannot open shared object file"), "libnvcomp.so.5: cannot open"),
+        ("run", MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_pipeline_that_fails(monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, said: str) -> None:
+    from nvidia.dali import Pipeline
+
+    monkeypatch.setattr(Pipeline, method, mock.Mock(side_effect=error))
+    problem = loader_choice.dali_problem(CPU)
+    assert problem and problem.startswith("DALI fails: ") and said in problem and "\n" not in problem
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
-def test_broken_dali_is_refused_by_name_and_replaced_otherwise(fault: str, tmp_path: Path) -> None:
-    """In commands of their own: by name on the command line, in a file of options, and as `auto` takes it on a GPU."""
-    broken, said = FAULTS[fault]
-    file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({"data": {"loader": "dali"}, "train": {"steps": 1, "device": "cpu"}}))
-    on_cpu = "from maskmatch.data import loader_choice; loader_choice.AUTO['cpu', 'linux'] = 'dali'"
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (
+            "raise ImportError('libcufft.so.12: cannot open shared object file')",
+            "DALI fails: libcufft.so.12: cannot open",
+        ),
+        ("raise OSError('libnvjpeg.so.13: wrong ELF class')", "DALI fails: libnvjpeg.so.13: wrong ELF class"),
+        ("", "DALI fails: cannot import name 'Pipeline'"),
+        (None, "nvidia-dali is not installed"),
+    ],
+)
+def test_an_import_that_fails(tmp_path: Path, module: str | None, said: str) -> None:
+    """By another nvidia.dali in front of the installed one, or none at all."""
+    hidden = "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == 'nvidia.dali' else f(n)"
+    if module is not None:
+        put_in_front(tmp_path, module)
+        hidden = ""
+    code = f"{hidden}\nimport torch\nfrom maskmatch.data.loader_choice import dali_problem\n"
+    code += "print(dali_problem(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], env=with_path(tmp_path), capture_output=True, text=True)
+    assert done.stdout.startswith(said), done.stderr
 
-    def train(*options: str) -> subprocess.CompletedProcess[str]:
-        code = f"{broken}\n{on_cpu}\nimport sys; from maskmatch.train import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, *options, "--train.steps", "1", "--train.device", "cpu"]
-        return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
-    named = train("--data.loader", "dali", "--output", str(tmp_path / "named"))
-    assert named.returncode == 2 and not (tmp_path / "named").exists()
-    (line,) = named.stderr.splitlines()
-    assert "data.loader" in line and said in line
-    for name, options in (("auto", ()), ("file", ("--config", str(file)))):
-        done = train(*options, "--output", str(tmp_path / name))
-        assert done.returncode == 0, done.stderr
-        first = done.stdout.splitlines()[0]
-        assert "loader torch (" in first and said in first
-        assert yaml.safe_load((tmp_path / name / "config.yaml").read_text())["data"]["loader"] == "torch"
+def put_in_front(folder: Path, module: str) -> None:
+    """Another nvidia.dali, for `with_path`."""
+    (folder / "nvidia/dali").mkdir(parents=True)
+    (folder / "nvidia/__init__.py").touch()
+    (folder / "nvidia/dali/__init__.py").write_text(module)
+
+
+def with_path(folder: Path) -> dict[str, str]:
+    """The environment of a process that finds modules in `folder` first, and the checkout's package."""
+    paths = [str(folder), str(Path(__file__).resolve().parents[2])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
 @needs_dali
 @pytest.mark.slow
-def test_a_runs_own_config_is_no_asking_by_name(tmp_path: Path) -> None:
-    """What DALI trained elsewhere goes on with the torch loader."""
-    code = "import sys; from maskmatch.train import main; sys.exit(main())"
-    options = ["--train.steps", "1", "--train.device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    first = [sys.executable, "-c", code, "--data.loader", "dali", *options, "--output", str(tmp_path / "run")]
-    subprocess.run(first, env=environment, check=True, capture_output=True)
-    given_back = ["--config", str(tmp_path / "run/config.yaml"), "--output", str(tmp_path / "again")]
-    broken, said = FAULTS["import"]
-    for prefix, name in (("", "loader dali;"), (f"{broken}\n", f"loader torch (DALI fails: {said}")):
-        again = [sys.executable, "-c", prefix + code, *given_back]
-        done = subprocess.run(again, env=environment, check=True, capture_output=True, text=True)
-        assert name in done.stdout.splitlines()[0]
-        given_back[-1] += "-without"
+def test_what_commands_do_where_dali_is_broken(tmp_path: Path) -> None:
+    """By name it is refused, and there is no folder; a run's own configuration, given back, goes on with torch's."""
+    put_in_front(tmp_path, "raise ImportError('no libnvjpeg')")
+
+    def train(*options: str, broken: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "maskmatch.train", "--train.steps", "1", "--train.device", "cpu", *options]
+        environment = with_path(tmp_path if broken else tmp_path / "nothing")
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    named = train("--data.loader", "dali", "--output", str(tmp_path / "named"))
+    assert named.returncode == 2 and not (tmp_path / "named").exists()
+    (line,) = named.stderr.splitlines()
+    assert "data.loader: expected a DALI that works here" in line and "no libnvjpeg" in line
+
+    first = train("--data.loader", "dali", "--output", str(tmp_path / "run"), broken=False)
+    assert first.returncode == 0, first.stderr
+    given_back = train("--config", str(tmp_path / "run/config.yaml"), "--output", str(tmp_path / "again"))
+    assert given_back.returncode == 0, given_back.stderr
+    assert "loader torch (DALI fails: no libnvjpeg);" in given_back.stdout.splitlines()[0]
+    for run, loader in (("run", "dali"), ("again", "torch")):
+        assert yaml.safe_load((tmp_path / run / "config.yaml").read_text())["data"]["loader"] == loader

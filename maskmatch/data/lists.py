@@ -13,6 +13,7 @@ from pathlib import Path
 
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Pair
+from maskmatch.data.files import IMAGE_SUFFIXES
 from maskmatch.errors import UserError
 
 Find = Callable[[str], Pair | None]
@@ -27,6 +28,16 @@ def under(root: Path, name: str) -> Path:
     below = root / name.lstrip("/")
     absolute = Path(name)
     return absolute if absolute.is_absolute() and not below.exists() and absolute.exists() else below
+
+
+def is_path(name: str) -> bool:
+    """Whether a list names an image by its path, not by an id; ids may hold dots, such as `photo_jpg.rf.0f0a`."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def id_of(name: str) -> str:
+    """An id as it stands, or the name of a path without its suffix."""
+    return Path(name).stem if is_path(name) else Path(name).name
 
 
 def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pair, ...]:

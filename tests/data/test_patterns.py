@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maskmatch.config import DataConfig
 from maskmatch.data import Pair, check_dataset, load_dataset
-from maskmatch.data.patterns import Pairing, image_files
+from maskmatch.data.pairing import Pairing
+from maskmatch.data.patterns import Pattern, image_files
 from maskmatch.errors import UserError
 
 
@@ -34,6 +40,67 @@ def test_files_of_a_pattern(tmp_path: Path, pattern: str, names: list[str]) -> N
     root = touch(tmp_path / "a [set]", *(f"images/{n}" for n in ("a.jpg", "x/b.PNG", "x/y/c.webp", "note.txt", ".h/d")))
     (root / "images/folder.jpg").mkdir()
     assert image_files(root, pattern) == [root / "images" / name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("./images//x/./*", ["x/b.PNG"]),
+        ("images/[a-c].*", ["a.jpg"]),
+        ("images/[!b]*", ["a.jpg"]),
+        ("images/**", ["a.jpg", "x/b.PNG", "x/y/c.webp"]),
+        ("images/{x,x/y}/*", ["x/b.PNG", "x/y/c.webp"]),
+        ("images/{a.jpg,x/b.PNG}", ["a.jpg", "x/b.PNG"]),
+        ("../{a [[]set],other}/images/a.{jpg,jpeg}", ["a.jpg"]),
+        ("images/{a}.jpg", []),
+    ],
+)
+def test_the_same_files_are_found_and_recognised(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    root = touch(tmp_path / "a [set]", *(f"images/{n}" for n in ("a.jpg", "x/b.PNG", "x/y/c.webp", "note.txt")))
+    assert [path.resolve() for path in image_files(root, pattern)] == [root / "images" / name for name in names]
+    photos = [path for path in sorted(root.rglob("*.*")) if path.suffix != ".txt"]
+    assert [path for path in photos if Pattern(root, pattern).match(path)] == [root / "images" / name for name in names]
+
+
+NAMES = ["a", "b", "ab", "1", "[1]", "{a,b}", "a,b", "é", "stra\udcdfe", "new\nline", "*"]
+TREE = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join), max_size=8, unique=True)
+WORD = st.lists(
+    st.sampled_from(["a", "b", "1", "*", "?", "[ab]", "[!a]", "{a,b}", "{,1}", "["]), min_size=1, max_size=3
+)
+PART = WORD.map("".join) | st.sampled_from(["**", "{a/b,b}", ".", "é", "stra*"])
+
+
+@settings(max_examples=150)
+@given(TREE, st.lists(PART, min_size=1, max_size=3).map("/".join), st.sampled_from(["", ".png", ".*", ".{png,jpg}"]))
+def test_files_are_those_of_a_plain_definition(tree: list[str], pattern: str, suffix: str) -> None:
+    pattern += suffix
+    with tempfile.TemporaryDirectory(suffix="[a]{1,2}") as folder:
+        root = touch(Path(folder), *(f"{name}.png" for name in tree))
+        expected = {name for name in tree if any(belongs(f"{name}.png".split("/"), one) for one in choices(pattern))}
+        assert {str(path.relative_to(root))[:-4] for path in image_files(root, pattern)} == expected
+
+
+def choices(pattern: str) -> list[str]:
+    """Every text that a pattern's braces make; of these tests, whose braces hold none."""
+    brace = re.search(r"\{([^{}]*,[^{}]*)\}", pattern)
+    if not brace:
+        return [pattern]
+    made = [pattern[: brace.start()] + choice + pattern[brace.end() :] for choice in brace[1].split(",")]
+    return [text for one in made for text in choices(one)]
+
+
+def belongs(parts: list[str], pattern: str) -> bool:
+    """Whether a path is matched, part by part."""
+    wanted = [part for part in pattern.split("/") if part not in ("", ".")]
+
+    def fits(parts: list[str], wanted: list[str]) -> bool:
+        if not parts or not wanted:
+            return not parts and not wanted
+        if wanted[0] == "**":
+            return fits(parts[1:], wanted) or fits(parts, wanted[1:]) or len(wanted) == len(parts) == 1
+        return fnmatch.fnmatchcase(parts[0], wanted[0]) and fits(parts[1:], wanted[1:])
+
+    return fits(parts, wanted)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,8 @@ def test_files_patterns_and_a_list_on_stdin(run, images, tmp_path, monkeypatch):
     assert names(tmp_path / "files/labels") == ["a", "b"]
     assert predict(run, images / "**/*.png", "--output", tmp_path / "pattern") == 0
     assert names(tmp_path / "pattern/labels") == NAMES
+    assert predict(run, f"{images}/.//{{deep,no}}/**/[b-c].{{jpg,png}}", "--output", tmp_path / "braces") == 0
+    assert names(tmp_path / "braces/labels") == ["deep/er/c"]
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{images}/b.png\n\n  {images}/deep/er/c.png  \n"))
     assert predict(run, "-", "--output", tmp_path / "stdin") == 0
     assert names(tmp_path / "stdin/labels") == ["b", "c"]

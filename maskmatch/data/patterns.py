@@ -54,8 +54,7 @@ class Pattern:
     """A pattern below a root, or anywhere where it is absolute."""
 
     def __init__(self, root: Path, text: str) -> None:
-        first = next((i for i, character in enumerate(text) if character in _SPECIAL), len(text))
-        fixed = text.rfind("/", 0, first) + 1
+        fixed = _fixed(root, text)
         self.text = text
         self.folder = root / text[:fixed]
         """Where it begins to vary."""
@@ -106,6 +105,17 @@ class Pattern:
         names = {name for one in plain for name in glob.glob(one, root_dir=self.folder, recursive=True)}
         paths = (self.folder / name for name in sorted(names))
         return [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+
+
+def _fixed(root: Path, text: str) -> int:
+    """How much of a pattern is a plain path: its first folders, also one that is called `photos [2024]`."""
+    fixed = 0
+    for slash in re.finditer("/", text):
+        name = text[fixed : slash.start()]
+        if is_pattern(name) and (set("*?{") & set(name) or not (root / text[: slash.start()]).is_dir()):
+            break
+        fixed = slash.end()
+    return fixed
 
 
 def _suffix(pattern: str) -> str:

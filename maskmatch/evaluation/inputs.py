@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 
 from maskmatch.data.files import IMAGE_SUFFIXES, read_image
+from maskmatch.data.patterns import Pattern, is_pattern
 from maskmatch.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -84,23 +84,14 @@ def _expanded(argument: str) -> Iterator[tuple[Path, Path]]:
     if path.is_dir():
         below = (Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)
         yield from ((file, path) for file in sorted(below) if _is_known(file))
-    elif not path.exists() and glob.has_magic(argument):
-        base = Path(*_fixed_parts(path))
-        matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-        files = [match for match in matches if match.is_file() and _is_known(match)]
-        yield from ((file, base) for file in files)
+    elif not path.exists() and is_pattern(argument):
+        pattern = Pattern(Path(), argument)
+        files = pattern.files(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        yield from ((file, pattern.folder) for file in files)
         if not files:
             yield path, path.parent  # nothing there, which the reading will say
     else:
         yield path, path.parent
-
-
-def _fixed_parts(pattern: Path) -> Iterator[str]:
-    """The folders before the first wildcard."""
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            return
-        yield part
 
 
 def _below(path: Path, base: Path) -> Path:

@@ -53,6 +53,7 @@ def test_files_of_a_pattern(tmp_path: Path, pattern: str, names: list[str]) -> N
         ("images/{a.jpg,x/b.PNG}", ["a.jpg", "x/b.PNG"]),
         ("../{a [[]set],other}/images/a.{jpg,jpeg}", ["a.jpg"]),
         ("images/{a}.jpg", []),
+        ("../a [set]/images/*.jpg", ["a.jpg"]),
     ],
 )
 def test_the_same_files_are_found_and_recognised(tmp_path: Path, pattern: str, names: list[str]) -> None:

@@ -16,6 +16,8 @@ from maskmatch.data.check import check_pair, each
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import reason
 from maskmatch.data.layouts import load_dataset
+from maskmatch.data.lists import format_list
+from maskmatch.data.overlap import distinct, shared
 from maskmatch.data.splitting import Order, choose, count_of, spread
 from maskmatch.errors import UserError
 
@@ -54,18 +56,19 @@ def _split(argv: Sequence[str]) -> None:
         raise UserError(f"output: expected a new folder, as nothing is overwritten, found {folder}")
     parts = make_split(dataset, labeled, val, order, seed)
     try:
-        _write(folder, {part: _lines(pairs, dataset.root) for part, pairs in parts.items()})
+        _write(folder, {part: format_list(pairs, dataset.root) for part, pairs in parts.items()})
     except OSError as error:
         raise UserError(f"output: cannot write to {folder}: {reason(error)}") from error
     print(", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items()) + f" images: {folder}")
-    if config.output is None:
-        print(f"train with --data.split {name}")
+    alone = "" if parts["unlabeled"] else " --method.supervised_only true, as no image is left without a label"
+    if config.output is None or alone:
+        print(f"train with --data.split {name if config.output is None else folder}{alone}")
 
 
 def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, seed: int) -> dict[str, list[Pair]]:
     """Part -> images. Of the `labeled` chosen ones `val` are held out; what is left still shows every class."""
-    pool = dataset.labeled
-    shown = _classes_shown(dataset)
+    pool = _pool(dataset)
+    shown = _classes_shown(dataset, pool)
     count = count_of(labeled, len(pool), "labeled")
     held_out = count_of(val, count, "val") if val else 0
     if held_out >= count:
@@ -74,31 +77,29 @@ def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, se
     rest = [i for i in range(len(pool)) if i not in set(chosen)]
     kept_out = sorted(rest[i] for i in spread(len(rest), held_out, order, seed)[:held_out])
     labeled_pairs, val_pairs = ([pool[i] for i in part] for part in (chosen, kept_out))
-    elsewhere = {pair.image for pair in (*labeled_pairs, *val_pairs, *dataset.val, *dataset.test)}
-    others = [*pool, *dataset.unlabeled]
-    unlabeled = {pair.image: pair for pair in reversed(others) if pair.image not in elsewhere}
-    parts = {"labeled": labeled_pairs, "unlabeled": list(unlabeled.values())[::-1]}
+    elsewhere = [*labeled_pairs, *val_pairs, *dataset.val, *dataset.test]
+    unlabeled = distinct([*elsewhere, *pool, *dataset.unlabeled])[len(distinct(elsewhere)) :]
+    parts = {"labeled": labeled_pairs, "unlabeled": unlabeled}
     return parts | ({"val": val_pairs} if held_out else {})
 
 
-def _classes_shown(dataset: Dataset) -> np.ndarray:
-    """bool [N, C], by the masks of the labelled images."""
-    shown = np.zeros((len(dataset.labeled), dataset.num_classes), bool)
-    for row, values in zip(shown, each(lambda pair: check_pair(pair, dataset), dataset.labeled), strict=True):
+def _pool(dataset: Dataset) -> list[Pair]:
+    """The labelled images, each once, and none that is measured on: or one list would tell of another."""
+    pool = distinct(dataset.labeled)
+    taken = {image for _, image in shared([*dataset.val, *dataset.test], pool)}
+    left = [pair for pair in pool if pair.image not in taken]
+    if dropped := len(dataset.labeled) - len(left):
+        print(f"{dropped} labelled images are left out: they are there twice, or in val or test", file=sys.stderr)
+    return left
+
+
+def _classes_shown(dataset: Dataset, pool: Sequence[Pair]) -> np.ndarray:
+    """bool [N, C], by the masks of the images."""
+    shown = np.zeros((len(pool), dataset.num_classes), bool)
+    for row, values in zip(shown, each(lambda pair: check_pair(pair, dataset), pool), strict=True):
         classes = dataset.mask_table[values.values]
         row[classes[classes < dataset.num_classes]] = True
     return shown
-
-
-def _lines(pairs: Sequence[Pair], root: Path) -> str:
-    """List lines relative to the root, parted by a tab where a name holds a space."""
-    rows = [[_relative(path, root) for path in pair if path] for pair in pairs]
-    separator = "\t" if any(" " in name for row in rows for name in row) else " "
-    return "".join(separator.join(row) + "\n" for row in rows)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path.resolve()).as_posix()
 
 
 def _write(folder: Path, lists: dict[str, str]) -> None:
@@ -107,7 +108,7 @@ def _write(folder: Path, lists: dict[str, str]) -> None:
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for part, text in lists.items():
-            (beside / f"{part}.txt").write_text(text, encoding="utf-8")
+            (beside / f"{part}.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         beside.chmod(0o755)
         beside.rename(folder)
     finally:

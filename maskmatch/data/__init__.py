@@ -18,6 +18,7 @@ from maskmatch.data.files import read_image, read_mask, read_pair
 from maskmatch.data.fingerprint import check_fingerprint, fingerprint
 from maskmatch.data.layouts import load_dataset
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
+from maskmatch.data.overlap import overlaps
 from maskmatch.data.source import MEMORY_SHARE, Source, free_memory
 from maskmatch.data.torch_loader import TorchDecoder
 from maskmatch.data.views import Normalize
@@ -35,6 +36,7 @@ __all__ = [
     "format_palette",
     "load_dataset",
     "make_loader",
+    "overlaps",
     "read_image",
     "read_mask",
     "read_pair",

@@ -35,6 +35,7 @@ class Dataset:
     truth: Mapping[Path, Path] = field(
         default_factory=dict
     )  # masks of unlabelled images, to measure pseudo-labels with
+    notes: tuple[str, ...] = ()  # lines on files that may have been left out against the user's mind
 
     @property
     def num_classes(self) -> int:

@@ -64,7 +64,7 @@ def examine(dataset: Dataset, *, supervised_only: bool, progress: Callable[[], o
         errors.append(str(error))
     parts = {part: _summary([found for found in examined if found.part == part], dataset) for part in PARTS}
     leaks, repeated = _shared(examined)
-    warnings = repeated + _unseen_classes(parts, dataset)
+    warnings = [*dataset.notes, *repeated, *_unseen_classes(parts, dataset)]
     wanted = ("val",) if supervised_only else ("unlabeled", "val")
     warnings += [f"data.{part}: expected some images, got none" for part in wanted if not parts[part].images]
     return Report(parts, errors + leaks, warnings)
@@ -108,17 +108,19 @@ def _shared(examined: list[_Examined]) -> tuple[list[str], list[str]]:
     """Images that stand in several lists or twice in one, by path or by content: leaks, and what is only repeated."""
     leaks: list[str] = []
     repeated: list[str] = []
-    for key, how in ((_path, ""), (_content, " under another name")):
+    for key, how in ((_path, ""), (_content, " under another name"), (_picture, " in another format")):
         places: dict[object, list[_Examined]] = defaultdict(list)
         for found in examined:
             places[key(found)].append(found)
         for first, *others in places.values():
             for other in others:
-                if key is _content and (not other.digest or _path(first) == _path(other)):
+                if key is not _path and (not other.digest or _path(first) == _path(other)):
                     continue  # said already
+                if key is _picture and _content(first) == _content(other):
+                    continue
                 where = "its list again" if first.part == other.part else f"the {WORDS[other.part]} list"
                 line = f"{WORDS[first.part]} image is in {where}{how}: {first.pair.image}"
-                if key is _content:
+                if key is not _path:
                     line += f" = {other.pair.image}"
                 leak = first.part == "labeled" and other.part in ("val", "test")
                 (leaks if leak else repeated).append(line)
@@ -131,6 +133,12 @@ def _path(found: _Examined) -> object:
 
 def _content(found: _Examined) -> object:
     return found.digest or found.pair.image
+
+
+def _picture(found: _Examined) -> object:
+    """Images of one name and mask."""
+    image, mask = found.pair
+    return (image.with_suffix(""), mask) if mask else image
 
 
 def _unseen_classes(parts: dict[str, Part], dataset: Dataset) -> list[str]:

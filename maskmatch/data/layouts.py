@@ -15,7 +15,8 @@ from maskmatch.data import builtin, classes, mask_table
 from maskmatch.data.classes import parse_palette, voc_palette
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import read_palette
-from maskmatch.data.lists import Find, find_lists, id_of, is_path, read_list, under
+from maskmatch.data.leftovers import leftovers, polygons
+from maskmatch.data.lists import DRAW_POLYGONS, Find, find_lists, id_of, is_path, read_list, under
 from maskmatch.data.pairing import Pairing
 from maskmatch.data.patterns import is_pattern
 from maskmatch.errors import UserError
@@ -75,10 +76,11 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
     by_pattern = [part for part in ("labeled", "val", "test") if parts[part] and _is_pattern(lists.get(part), root)]
     pairing.refuse_shared_masks(pair for part in by_pattern for pair in parts[part])
+    notes = leftovers(pairing) if "labeled" in by_pattern else []
     masks = (pair.mask for part in ("labeled", "val", "test") for pair in parts[part])
     colors = read_palette(next(masks, None))
     palette = colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names))
-    return _dataset(config, root, parts, names, palette)
+    return replace(_dataset(config, root, parts, names, palette), notes=tuple(notes))
 
 
 def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
@@ -86,10 +88,13 @@ def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
     pairs = [pairing.pair(image) for image in pairing.image_files]
     labeled = tuple(pair for pair in pairs if pair.mask)
     if not labeled:
+        why = leftovers(pairing)
+        if found := polygons(pairing):
+            why = [f"there are polygons in JSON, such as {found[0]}{DRAW_POLYGONS}"]
         raise UserError(
             f"data.labeled: expected a list file, or images with masks of the same names, got {len(pairs)} images in "
-            f"{pairing.images.text} (data.images) and none with a mask in {pairing.masks.text} (data.masks): "
-            f"{pairing.root}"
+            f"{pairing.images.text} (data.images) and none with a mask in {pairing.masks.text} (data.masks)"
+            f"{'; ' if why else ''}{'; '.join(why)}: {pairing.root}"
         )
     return {"labeled": labeled, "unlabeled": tuple(pair for pair in pairs if pair.mask is None)}
 

@@ -8,7 +8,8 @@ leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png            the image alo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from maskmatch.config import DataConfig
@@ -16,6 +17,7 @@ from maskmatch.data.dataset import Pair
 from maskmatch.data.files import IMAGE_SUFFIXES
 from maskmatch.errors import UserError
 
+DRAW_POLYGONS = " (polygons, of labelme or COCO, are drawn as masks first: docs/data.md, Polygons, has what to run)"
 Find = Callable[[str], Pair | None]
 """A layout's image and mask for an image's path under the root, or for an id; None where it knows no such thing."""
 
@@ -45,15 +47,11 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
 
     Fields are parted by a tab where there is one, else by white space. Raises UserError naming file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"expected a list file of text, got {error}: {path}") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
-        pair = _read_line(line.strip(), root, find)
+        pair = _read_line(line.strip(" \t"), root, find)
         if pair is None or (labeled and pair.mask is None):
             form = "image mask" if labeled else "image"
             raise UserError(f"expected `{form}` on a line, got `{line.strip()}`: {path}, line {number}")
@@ -61,8 +59,37 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
     return tuple(pairs)
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a list, in UTF-8; what is none is kept, as names of files may be any bytes."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"expected a list file of text, got {error}: {path}") from error
+    if b"\0" in content:
+        raise UserError(f"expected a list file of text, in UTF-8, got zeros in it: {path}")
+    text = content.decode("utf-8-sig", "surrogateescape")
+    if text.lstrip().startswith(("{", "[{")):
+        raise UserError(f"expected a list file, `image mask` on a line, got JSON{DRAW_POLYGONS}: {path}")
+    return re.split(r"\r\n|\r|\n", text)  # and nowhere else: other line ends may be part of a name
+
+
+def format_list(pairs: Iterable[Pair], root: Path) -> str:
+    """A list as `read_list` reads it, its paths relative to the root."""
+    rows = [[_relative(path, root) for path in pair if path] for pair in pairs]
+    for name in (name for row in rows for name in row):
+        if set("\t\r\n") & set(name) or name != name.strip():
+            raise UserError(f"expected names that can stand on a line, without tabs and line ends, got {name!r}")
+    separator = "\t" if any(" " in name for row in rows for name in row) else " "
+    return "".join(separator.join(row) + "\n" for row in rows)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path.resolve()).as_posix()
+
+
 def _read_line(line: str, root: Path, find: Find) -> Pair | None:
-    fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+    fields = line.split("\t") if "\t" in line else line.split(" ")
+    fields = [field.strip(" ") for field in fields if field.strip(" ")]
     if len(fields) == 1 or under(root, line).is_file():  # an image's name may hold spaces
         return find(line)
     if len(fields) > 2:

@@ -180,6 +180,9 @@ class _Reader:
             elif brace:
                 parts.append(self._either(text, brace, begins=begins, outermost=outermost))
                 at = brace.end
+                if text.startswith("/", at):  # which says nothing after an empty choice
+                    parts.append(r"(?:/|(?<=/)|\A)")
+                    at += 1
             elif run := _run(text, at):
                 kind = "*" if "*" in run else "?"
                 counts = not (outermost and "." in text[text.rfind("/") + 1 : at] and "." not in text[at:])

@@ -24,6 +24,7 @@ from maskmatch.data import (
     format_palette,
     load_dataset,
     make_loader,
+    overlaps,
     read_pair,
 )
 from maskmatch.errors import UserError
@@ -154,7 +155,7 @@ class Run:
     saved_step: int = 0  # of the last checkpoint
     best_miou: float = -1.0  # of the network that `train.select` names
     best_step: int = 0
-    notes: list[str] = field(default_factory=list)  # lines for the user on how the run was resumed
+    notes: list[str] = field(default_factory=list)  # lines for the user on the data and on how the run was resumed
     batches: list[Batch] = field(default_factory=list)  # of the last step
 
     def headline(self) -> str:
@@ -268,7 +269,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         recorder=Recorder(train_step),
         watch=CollapseWatch(dataset.class_names, config.method.threshold),
         speed=Speed((1 if supervised_only else 2) * global_batch(config.train, world.size), device),
-        notes=notes,
+        notes=notes + [f"warning: {line}" for line in (*dataset.notes, *overlaps(dataset))],
     )
     if state:
         run.step = run.saved_step = state.step

@@ -31,8 +31,8 @@ def run_folder(config: Config) -> Path:
     """The folder that the run writes to; a new runs/NAME-DATE-TIME where none is given.
 
     Raises:
-        UserError: it holds a run already and `resume` is never, it cannot be written, or the checkpoint that
-            `resume` names does not exist.
+        UserError: it holds a run already and `resume` is never, it cannot be written, its name is not UTF-8, or the
+            checkpoint that `resume` names does not exist.
     """
     named = None if config.resume in ("never", "auto") else _checkpoint_path(config.resume)
     if config.output is not None:
@@ -41,6 +41,8 @@ def run_folder(config: Config) -> Path:
         folder = named.parent.parent
     else:
         folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if any("\udc80" <= character <= "\udcff" for character in str(folder)):
+        raise UserError(f"output: expected a folder whose name is UTF-8, as TensorBoard asks for, got {folder}")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise UserError(f"{folder} already holds a run: give another --output, or --resume to go on with it")
     return writable_folder(folder)
@@ -113,9 +115,9 @@ def write_environment(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; in UTF-8, but for names of files that are none."""
     beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
+    with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

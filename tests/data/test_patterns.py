@@ -53,6 +53,7 @@ def test_files_of_a_pattern(tmp_path: Path, pattern: str, names: list[str]) -> N
         ("images/{a.jpg,x/b.PNG}", ["a.jpg", "x/b.PNG"]),
         ("../{a [[]set],other}/images/a.{jpg,jpeg}", ["a.jpg"]),
         ("images/{a}.jpg", []),
+        ("images/{,x}/*.{jpg,PNG}", ["a.jpg", "x/b.PNG"]),
         ("../a [set]/images/*.jpg", ["a.jpg"]),
     ],
 )
@@ -78,7 +79,7 @@ def test_files_are_those_of_a_plain_definition(tree: list[str], pattern: str, su
     with tempfile.TemporaryDirectory(suffix="[a]{1,2}") as folder:
         root = touch(Path(folder), *(f"{name}.png" for name in tree))
         expected = {name for name in tree if any(belongs(f"{name}.png".split("/"), one) for one in choices(pattern))}
-        assert {str(path.relative_to(root))[:-4] for path in image_files(root, pattern)} == expected
+        assert {str(path.relative_to(root))[:-4] for path in image_files(root, pattern)} == expected, pattern
 
 
 def choices(pattern: str) -> list[str]:

@@ -78,8 +78,10 @@ def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, se
     kept_out = sorted(rest[i] for i in spread(len(rest), held_out, order, seed)[:held_out])
     labeled_pairs, val_pairs = ([pool[i] for i in part] for part in (chosen, kept_out))
     elsewhere = [*labeled_pairs, *val_pairs, *dataset.val, *dataset.test]
-    unlabeled = distinct([*elsewhere, *pool, *dataset.unlabeled])[len(distinct(elsewhere)) :]
-    parts = {"labeled": labeled_pairs, "unlabeled": unlabeled}
+    others = [Pair(image, dataset.truth.get(image)) for image, _ in dataset.unlabeled]
+    left = distinct([*elsewhere, *pool, *others])[len(distinct(elsewhere)) :]
+    given = {pair.image: pair for pair in (*dataset.unlabeled, *pool)}
+    parts = {"labeled": labeled_pairs, "unlabeled": [given[pair.image] for pair in left]}
     return parts | ({"val": val_pairs} if held_out else {})
 
 

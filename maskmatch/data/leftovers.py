@@ -44,8 +44,11 @@ def leftovers(pairing: Pairing) -> list[str]:
             f"{_count(len(other), 'mask')} not used, as no image of {pairing.images.text} (data.images) has its name: "
             f"{named(((mask,) for mask in other), root)}"
         )
+    known = {*pairing.image_files, *pairing.mask_files}
     for option, pattern in (("images", pairing.images), ("masks", pairing.masks)):
-        if found := _of_other_suffix(pairing, pattern):
+        found = [path for path in _of_other_suffix(pattern) if path not in known]
+        known.update(found)
+        if found:
             reads = ", ".join(sorted(pattern.suffixes or IMAGE_SUFFIXES))
             lines.append(
                 f"{_count(len(found), 'file')} not used, as {pattern.text} (data.{option}) stands for {reads} here: "
@@ -91,10 +94,8 @@ def _folded(key: Key) -> Key:
     return tuple(unicodedata.normalize("NFC", text).casefold() for text in key)
 
 
-def _of_other_suffix(pairing: Pairing, pattern: Pattern) -> list[Path]:
+def _of_other_suffix(pattern: Pattern) -> list[Path]:
     """Files that match but for their suffix, where it is another of the same kind or one that is not read."""
     wanted = pattern.suffixes
     kinds = [kind for kind in _ONE_KIND if kind & wanted]
-    suffixes = UNREAD.union(wanted, *kinds)
-    known = {*pairing.image_files, *pairing.mask_files}
-    return [path for path in pattern.files_of_any_suffix(suffixes) if path not in known]
+    return pattern.files_of_any_suffix(UNREAD.union(wanted, *kinds))

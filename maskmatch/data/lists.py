@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from maskmatch.config import DataConfig
@@ -105,6 +107,20 @@ def _read_line(line: str, root: Path, find: Find) -> Pair | None:
     )
 
 
+def located(config: DataConfig, folder: Path) -> DataConfig:
+    """The options with absolute paths, as they were meant in `folder`; what is not there stays as it is."""
+    there = folder / (config.root or "")
+    if config.root is None or not there.is_dir():
+        return config
+    found = {part: folder / name for part in LISTED_IN_SPLIT if (name := getattr(config, part)) is not None}
+    lists = {part: str(path) for part, path in found.items() if path.is_file()}
+    split = config.split
+    if split is not None:
+        with suppress(UserError):  # where it is wanted, its absence will be said
+            split = str(_split_folder(split, config.name, there, folder))
+    return replace(config, root=str(there), split=split, **lists)
+
+
 def find_lists(config: DataConfig, root: Path) -> dict[str, str]:
     """Part -> list file or pattern: the options', and those of the split for parts that have none.
 
@@ -122,11 +138,11 @@ def find_lists(config: DataConfig, root: Path) -> dict[str, str]:
     return chosen
 
 
-def _split_folder(split: str, name: str, root: Path) -> Path:
+def _split_folder(split: str, name: str, root: Path, here: Path = Path()) -> Path:
     """The folder itself, or the split of that name in splits/ here, in the data set, or beside it."""
-    above = [Path("splits"), root / "splits", root.parent / "splits"]
+    above = [here / "splits", root / "splits", root.parent / "splits"]
     kinds = ["", *_FIELD_NAMES.get(name, (name,))]
-    places = [Path(split), *(folder / kind / split for folder in above for kind in kinds)]
+    places = [here / split, *(folder / kind / split for folder in above for kind in kinds)]
     for place in places:
         if (place / LISTED_IN_SPLIT["labeled"]).is_file():
             return place

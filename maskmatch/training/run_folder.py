@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from torch import nn
 
-from maskmatch.config import Config
+from maskmatch.config import Config, DataConfig
 from maskmatch.data import check_fingerprint
+from maskmatch.data.lists import located
 from maskmatch.environment import environment
 from maskmatch.errors import UserError
 from maskmatch.training import checkpoint
@@ -110,8 +111,21 @@ def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
 
 
 def write_environment(folder: Path) -> None:
-    """environment.json: versions and devices of the process that trained last."""
-    write_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    """environment.json: versions and devices of the process that trained last, and the folder that it ran in."""
+    found = environment() | {"training": {"folder": os.getcwd()}}
+    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
+
+
+def data_of(run: Path, config: DataConfig) -> DataConfig:
+    """A run's data options with the relative paths in them as they were meant where it was trained.
+
+    They stay as they are where that folder is this one, is gone, or was not recorded.
+    """
+    try:
+        folder = Path(json.loads((run / "environment.json").read_text())["training"]["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return config
+    return config if folder == Path.cwd() else located(config, folder)
 
 
 def write_text(path: Path, text: str) -> None:

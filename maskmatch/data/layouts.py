@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -76,7 +77,7 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
     by_pattern = [part for part in ("labeled", "val", "test") if parts[part] and _is_pattern(lists.get(part), root)]
     pairing.refuse_shared_masks(pair for part in by_pattern for pair in parts[part])
-    notes = leftovers(pairing) if "labeled" in by_pattern else []
+    notes = leftovers(pairing, chain.from_iterable(parts.values())) if "labeled" in by_pattern else []
     masks = (pair.mask for part in ("labeled", "val", "test") for pair in parts[part])
     colors = read_palette(next(masks, None))
     palette = colors[: len(names)] if len(colors) >= len(names) else voc_palette(len(names))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from maskmatch.data.dataset import Pair
 from maskmatch.data.files import IMAGE_SUFFIXES
 from maskmatch.data.lists import DRAW_POLYGONS
 from maskmatch.data.overlap import named
@@ -24,10 +25,13 @@ _ENDS = 65536
 """Bytes at each end of such a file that are looked at."""
 
 
-def leftovers(pairing: Pairing) -> list[str]:
-    """A line for each kind of file that is neither an image nor a mask of one, and is like one."""
+def leftovers(pairing: Pairing, listed: Iterable[Pair] = ()) -> list[str]:
+    """A line for each kind of file that is neither an image nor a mask of one, and is like one.
+
+    `listed` is what lists name besides.
+    """
     pairs = [pairing.pair(image) for image in pairing.image_files]
-    used = {pair.mask for pair in pairs}
+    used = {path for pair in (*pairs, *listed) for path in pair}
     alone = [mask for mask in pairing.mask_files if mask not in used]
     bare = [pair.image for pair in pairs if pair.mask is None]
     nearly = list(_nearly(pairing, bare, alone))
@@ -44,7 +48,7 @@ def leftovers(pairing: Pairing) -> list[str]:
             f"{_count(len(other), 'mask')} not used, as no image of {pairing.images.text} (data.images) has its name: "
             f"{named(((mask,) for mask in other), root)}"
         )
-    known = {*pairing.image_files, *pairing.mask_files}
+    known = {*pairing.image_files, *pairing.mask_files, *used}
     for option, pattern in (("images", pairing.images), ("masks", pairing.masks)):
         found = [path for path in _of_other_suffix(pattern) if path not in known]
         known.update(found)

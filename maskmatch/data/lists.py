@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Pair
@@ -112,13 +113,15 @@ def located(config: DataConfig, folder: Path) -> DataConfig:
     there = folder / (config.root or "")
     if config.root is None or not there.is_dir():
         return config
-    found = {part: folder / name for part in LISTED_IN_SPLIT if (name := getattr(config, part)) is not None}
-    lists = {part: str(path) for part, path in found.items() if path.is_file()}
-    split = config.split
-    if split is not None:
+    found: dict[str, Any] = {"root": str(there)}
+    for part in LISTED_IN_SPLIT:
+        name = getattr(config, part)
+        if name is not None and (folder / name).is_file():
+            found[part] = str(folder / name)
+    if config.split is not None:
         with suppress(UserError):  # where it is wanted, its absence will be said
-            split = str(_split_folder(split, config.name, there, folder))
-    return replace(config, root=str(there), split=split, **lists)
+            found["split"] = str(_split_folder(config.split, config.name, there, folder))
+    return replace(config, **found)
 
 
 def find_lists(config: DataConfig, root: Path) -> dict[str, str]:

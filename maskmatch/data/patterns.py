@@ -54,8 +54,9 @@ class Pattern:
     """A pattern below a root, or anywhere where it is absolute."""
 
     def __init__(self, root: Path, text: str) -> None:
-        fixed = _fixed(root, text)
         self.text = text
+        text = re.sub(r"(?<=.)(/\.?)+$", "", text)  # at the end these say nothing either
+        fixed = _fixed(root, text)
         self.folder = root / text[:fixed]
         """Where it begins to vary."""
         self._prefix = os.path.abspath(self.folder).rstrip("/") + "/"

@@ -120,6 +120,17 @@ def test_a_list_leaves_out_what_it_likes(plain: DataConfig) -> None:
     assert notes(plain) == []
 
 
+def test_what_another_list_has_is_no_leftover(plain: DataConfig) -> None:
+    root = Path(str(plain.root))
+    (root / "elsewhere").mkdir()
+    copies("images/0.jpg", "elsewhere/9.jpg")(root)
+    copies("masks/0.png", "masks/9.png")(root)
+    (root / "val.txt").write_text("elsewhere/9.jpg masks/9.png\n")
+    assert len(notes(plain)) == 1
+    plain.val = "val.txt"
+    assert notes(plain) == []
+
+
 COCO = {"images": [], "annotations": [], "categories": []}
 
 

@@ -53,6 +53,8 @@ def test_files_of_a_pattern(tmp_path: Path, pattern: str, names: list[str]) -> N
         ("images/{a.jpg,x/b.PNG}", ["a.jpg", "x/b.PNG"]),
         ("../{a [[]set],other}/images/a.{jpg,jpeg}", ["a.jpg"]),
         ("images/{a}.jpg", []),
+        ("images/**/", ["a.jpg", "x/b.PNG", "x/y/c.webp"]),
+        ("images/x/*/.", ["x/b.PNG"]),
         ("images/{,x}/*.{jpg,PNG}", ["a.jpg", "x/b.PNG"]),
         ("../a [set]/images/*.jpg", ["a.jpg"]),
     ],
@@ -170,3 +172,32 @@ def test_a_part_by_its_own_pattern(nested: DataConfig) -> None:
     nested.labeled = "images/z/*"
     with pytest.raises(UserError, match=r"data\.labeled: expected at least one image, got .*: images/z/\*"):
         load_dataset(nested, supervised_only=False)
+
+
+@pytest.mark.parametrize("root", ["{a,b}", "[0-3] *", "a//b", "./x"])
+def test_one_reading_for_every_option(tmp_path: Path, save: tuple, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    """Roots are plain names, and images, masks and lists are found by the same patterns."""
+    monkeypatch.chdir(tmp_path)
+    for index in range(6):
+        save[0](tmp_path / root / f"images/00{index}.png", 8, 8, index)
+        save[1](tmp_path / root / f"masks/00{index}.png", np.arange(64).reshape(8, 8) % 2)
+    config = DataConfig(name="folder", root=root, num_classes=2, images="images//00[0-5].png")
+    config.labeled, config.unlabeled, config.val = "./images/00[0-3].png", "./images/*", "images/{004,005}.png"
+    dataset = load_dataset(config, supervised_only=False)
+    assert [len(part) for part in (dataset.labeled, dataset.unlabeled, dataset.val)] == [4, 6, 2]
+    assert all(pair.mask and pair.mask.name == pair.image.name for pair in (*dataset.labeled, *dataset.val))
+    check_dataset(dataset, supervised_only=False)
+    for pattern in ("images/*", "./images/*", "images//*", "images/00[0-3].png", "images/{000,001,002,003}.png"):
+        found = load_dataset(DataConfig(name="folder", root=root, num_classes=2, images=pattern), **INCOMPLETE)
+        assert len(found.labeled) == (6 if pattern.endswith("*") else 4), pattern
+        assert all(pair.mask and pair.mask.name == pair.image.name for pair in found.labeled)
+
+
+INCOMPLETE: dict[str, bool] = {"supervised_only": True, "incomplete": True}
+
+
+def test_a_list_whose_name_is_like_a_pattern(nested: DataConfig) -> None:
+    root = Path(str(nested.root))
+    (root / "list [1].{a,b}.txt").write_text("images/a/1.jpg\n")
+    nested.labeled = "list [1].{a,b}.txt"
+    assert [pair.image.name for pair in load_dataset(nested, **INCOMPLETE).labeled] == ["1.jpg"]

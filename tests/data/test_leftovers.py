@@ -158,6 +158,22 @@ def test_polygons_in_the_place_of_masks(plain: DataConfig, place: str, content: 
         load_dataset(plain, supervised_only=False)
 
 
+def test_the_script_of_the_docs_draws_them(plain: DataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(str(plain.root))
+    (root / "images/a").mkdir()
+    square = {"label": "leaf", "shape_type": "polygon", "points": [[1, 2], [5, 2], [5, 6], [1, 6]]}
+    corner = {"label": "stem", "shape_type": "rectangle", "points": [[4, 4], [7, 7]]}
+    drawn = {"shapes": [square, corner], "imageHeight": 8, "imageWidth": 8}
+    (root / "images/a/9.json").write_text(json.dumps(drawn))
+    text = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    (script,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "shape_type" in code]
+    monkeypatch.chdir(root)
+    exec(script, {})  # noqa: S102
+    expected = np.zeros((8, 8), np.uint8)
+    expected[2:7, 1:6], expected[4:, 4:] = 1, 2
+    np.testing.assert_array_equal(np.array(Image.open(root / "masks/a/9.png")), expected)
+
+
 def test_masks_are_never_images(plain: DataConfig) -> None:
     root = Path(str(plain.root))
     for name in ("0_mask.png", "9_mask.png"):

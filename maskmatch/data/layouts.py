@@ -75,6 +75,9 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
     if found:
         listed = {pair.image for part in lists for pair in parts[part]}
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
+        if not parts["labeled"]:
+            others = ", ".join(f"data.{part}" for part in lists)
+            raise UserError(f"data.labeled: expected images with masks beside those of {others}, got none: {root}")
     by_pattern = [part for part in ("labeled", "val", "test") if parts[part] and _is_pattern(lists.get(part), root)]
     pairing.refuse_shared_masks(pair for part in by_pattern for pair in parts[part])
     notes = leftovers(pairing, chain.from_iterable(parts.values())) if "labeled" in by_pattern else []

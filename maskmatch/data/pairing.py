@@ -89,7 +89,10 @@ class Pairing:
 
     def keys_of_image(self, image: Path) -> Iterator[Key]:
         """Its keys; its mask has one of them."""
-        return self._keys(self.images.match(image), 0)
+        match = self.images.match(image)
+        if match or self._shared:
+            return self._keys(match, 0)
+        return iter([("path", self.images.below(image) or "")])  # of another pattern, such as that of data.val
 
     def keys_of_mask(self, mask: Path) -> Iterator[Key]:
         """Its keys; it belongs to the image with one of them."""

@@ -85,12 +85,9 @@ class Pattern:
 
     def match(self, path: Path) -> Match | None:
         """What it stands for in a path; None where it does not match."""
-        absolute = os.path.abspath(path)
-        if not absolute.startswith(self._prefix):
-            return None
-        below = absolute[len(self._prefix) :]
-        found = self._expression.fullmatch(below)
-        if found is None:
+        below = self._below(path)
+        found = self._expression.fullmatch(below) if below else None
+        if below is None or found is None:
             return None
         stem = len(below) - len(Path(below).suffix)
 
@@ -101,6 +98,15 @@ class Pattern:
         braces = [text for (_, text), counts in zip(texts("brace"), self._counts, strict=True) if counts]
         wildcards = [text.removesuffix("/") for start, text in texts("wildcard") if 0 <= start <= stem]
         return Match(tuple(wildcards), tuple(braces), below[:stem])
+
+    def below(self, path: Path) -> str | None:
+        """The path below the folder, without its suffix; None for one elsewhere."""
+        below = self._below(path)
+        return below and below[: len(below) - len(Path(below).suffix)]
+
+    def _below(self, path: Path) -> str | None:
+        absolute = os.path.abspath(path)
+        return absolute[len(self._prefix) :] if absolute.startswith(self._prefix) else None
 
     def _found(self, plain: list[str], suffixes: Collection[str]) -> list[Path]:
         names = {name for one in plain for name in glob.glob(one, root_dir=self.folder, recursive=True)}

@@ -168,7 +168,7 @@ def test_the_script_of_the_docs_draws_them(plain: DataConfig, monkeypatch: pytes
     text = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
     (script,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "shape_type" in code]
     monkeypatch.chdir(root)
-    exec(script, {})  # noqa: S102
+    exec(script, {})
     expected = np.zeros((8, 8), np.uint8)
     expected[2:7, 1:6], expected[4:, 4:] = 1, 2
     np.testing.assert_array_equal(np.array(Image.open(root / "masks/a/9.png")), expected)

@@ -193,6 +193,29 @@ def test_one_reading_for_every_option(tmp_path: Path, save: tuple, monkeypatch: 
         assert all(pair.mask and pair.mask.name == pair.image.name for pair in found.labeled)
 
 
+def test_a_part_beside_the_images(tmp_path: Path) -> None:
+    """What data.images does not match has the mask of the same path, never one that wildcards might stand for."""
+    root = touch(tmp_path, *(f"{kind}/{i:03d}.png" for kind in ("images", "masks") for i in range(6)), "more/000.png")
+    config = DataConfig(name="folder", root=str(root), num_classes=2, images="images/00[0-3].png", masks="masks/*")
+    config.val = "images/{004,005}.png"
+    dataset = load_dataset(config, supervised_only=True)
+    assert [pair.mask and pair.mask.name for pair in dataset.val] == ["004.png", "005.png"]
+    assert len(dataset.labeled) == 4
+    config.val = "more/*"
+    with pytest.raises(
+        UserError, match=r"data\.val: expected a mask in masks/\* .* found none that agrees .*: .*000\.png"
+    ):
+        load_dataset(config, supervised_only=True)
+
+
+def test_no_labelled_image_is_left(nested: DataConfig) -> None:
+    nested.val = "images/**/*.{jpg,webp,tif}"
+    with pytest.raises(
+        UserError, match=r"data\.labeled: expected images with masks beside those of data\.val, got none"
+    ):
+        load_dataset(nested, supervised_only=True)
+
+
 INCOMPLETE: dict[str, bool] = {"supervised_only": True, "incomplete": True}
 
 

@@ -13,6 +13,7 @@ from maskmatch.batch import IGNORE_INDEX
 from maskmatch.data.check import MaskValues, check_binary, check_image, check_pair, each
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import FileError, read_image
+from maskmatch.data.overlap import picture_of
 from maskmatch.errors import UserError
 
 WORDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "val", "test": "test"}
@@ -136,9 +137,7 @@ def _content(found: _Examined) -> object:
 
 
 def _picture(found: _Examined) -> object:
-    """Images of one name and mask."""
-    image, mask = found.pair
-    return (image.with_suffix(""), mask) if mask else image
+    return picture_of(found.pair)
 
 
 def _unseen_classes(parts: dict[str, Part], dataset: Dataset) -> list[str]:

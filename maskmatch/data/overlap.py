@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from maskmatch.data.dataset import Dataset, Pair
+from maskmatch.data.files import IMAGE_SUFFIXES
 
 NAMED = 3
 """Files that a line names; it counts the others."""
@@ -60,16 +61,14 @@ def distinct(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def identities(pair: Pair) -> list[Hashable]:
-    """What two pairs of one image have in common, one of them at least; none for a file that is not there."""
-    keys: list[Hashable] = [pair.image.resolve()]
-    try:
-        status = pair.image.stat()
-        keys += [(status.st_dev, status.st_ino)] if status.st_ino else []
-    except OSError:  # which the check says
-        pass
-    if pair.mask:
-        keys.append((pair.image.with_suffix(""), pair.mask))
-    return keys
+    """What two pairs of one image have in common, one of them at least."""
+    return [_file(pair.image), picture_of(pair)]
+
+
+def picture_of(pair: Pair) -> Hashable:
+    """What the files of one picture in several formats have in common: their name and their mask."""
+    image, mask = pair
+    return (image.with_suffix(""), mask) if mask and image.suffix.lower() in IMAGE_SUFFIXES else image
 
 
 def named(found: Iterable[tuple[Path, ...]], root: Path) -> str:
@@ -95,6 +94,15 @@ def _of_equal_bytes(labeled: Sequence[Path], others: Sequence[Path]) -> dict[Pat
             digests = {_digest(path): path for path in reversed(known)}
             found |= {path: digests[digest] for path in candidates if (digest := _digest(path)) in digests}
     return found
+
+
+def _file(path: Path) -> Hashable:
+    """What all paths of one file have in common; a file that is not there, which the check says, has its path."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path.absolute()
+    return (status.st_dev, status.st_ino) if status.st_ino else path.resolve()
 
 
 def _size(path: Path) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from maskmatch.data.files import IMAGE_SUFFIXES, read_image
+from maskmatch.data.files import IMAGE_SUFFIXES, is_utf8, read_image
 from maskmatch.data.patterns import Pattern, is_pattern
 from maskmatch.errors import UserError
 
@@ -135,11 +137,24 @@ def _decoded(
             fail(str(error))
 
 
+@contextmanager
+def _plain_name(path: Path) -> Iterator[Path]:
+    """The file under a name that is UTF-8, without which OpenCV ends the process."""
+    if is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "video").with_suffix(path.suffix)
+        link.symlink_to(path.absolute())
+        yield link
+
+
 def _frames(video: Input, wanted: Callable[[str], bool], fail: Callable[[str], object]) -> Iterator[NamedImage]:
     """The frames of a video; those that are not wanted are passed over without being decoded to pixels."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what goes wrong is said below, in one line
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(str(video.path)) if video.path.is_file() else cv2.VideoCapture()
+    with _plain_name(video.path) as path:
+        capture = cv2.VideoCapture(str(path)) if path.is_file() else cv2.VideoCapture()
     try:
         expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         index = 0

@@ -269,7 +269,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         recorder=Recorder(train_step),
         watch=CollapseWatch(dataset.class_names, config.method.threshold),
         speed=Speed((1 if supervised_only else 2) * global_batch(config.train, world.size), device),
-        notes=notes + [f"warning: {line}" for line in (*dataset.notes, *overlaps(dataset))],
+        notes=notes + ([f"warning: {line}" for line in (*dataset.notes, *overlaps(dataset))] if world.leads else []),
     )
     if state:
         run.step = run.saved_step = state.step

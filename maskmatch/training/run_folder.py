@@ -14,6 +14,7 @@ from torch import nn
 
 from maskmatch.config import Config, DataConfig
 from maskmatch.data import check_fingerprint
+from maskmatch.data.files import is_utf8
 from maskmatch.data.lists import located
 from maskmatch.environment import environment
 from maskmatch.errors import UserError
@@ -42,7 +43,7 @@ def run_folder(config: Config) -> Path:
         folder = named.parent.parent
     else:
         folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
-    if any("\udc80" <= character <= "\udcff" for character in str(folder)):
+    if not is_utf8(folder):
         raise UserError(f"output: expected a folder whose name is UTF-8, as TensorBoard asks for, got {folder}")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise UserError(f"{folder} already holds a run: give another --output, or --resume to go on with it")

@@ -178,6 +178,41 @@ def test_a_mask_is_that_of_the_same_wildcards(
         assert pairs(root, *patterns) == {image: masks.get(place) for place, image in images.items()}
 
 
+STEMS = st.sampled_from(["a", "A", "a b", "a.b", "é", "e\u0301", "x/a", "X/a", "stra\udcdfe", "a_mask"])
+FILES = st.sets(st.tuples(STEMS, st.sampled_from([".png", ".jpg", ".JPEG", ".gif", ".txt"])), max_size=7)
+READ = (".png", ".jpg", ".JPEG")
+
+
+@settings(max_examples=60)
+@given(FILES, FILES)
+def test_a_folder_without_lists_by_its_names(images: set[tuple[str, str]], masks: set[tuple[str, str]]) -> None:
+    """Labelled, unlabelled and left out by plain sets of names."""
+    imaged = [stem for stem, suffix in images if suffix in READ]
+    masked = [stem for stem, suffix in masks if suffix in READ]
+    both = {*imaged} & {*masked}
+    twice = any(imaged.count(stem) > 1 or masked.count(stem) > 1 for stem in both)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"images/{stem}{suffix}" for stem, suffix in images]
+        root = touch(Path(folder), *files, *(f"masks/{stem}{suffix}" for stem, suffix in masks))
+        config = DataConfig(name="folder", root=folder, num_classes=2)
+        if twice or not both:
+            with pytest.raises(UserError, match="got two: " if twice else "and none with a mask"):
+                load_dataset(config, supervised_only=False, incomplete=True)
+            return
+        dataset = load_dataset(config, supervised_only=False, incomplete=True)
+        found = [sorted(key(root, path) for path, _ in part) for part in (dataset.labeled, dataset.unlabeled)]
+        assert found == [sorted(both), sorted(stem for stem in imaged if stem not in both)]
+        assert all(pair.mask and key(root, pair.mask) == key(root, pair.image) for pair in dataset.labeled)
+        said = [int(note.split()[0]) for note in dataset.notes if "mask" in note.split()[1]]
+        assert sum(said) == len([stem for stem in masked if stem not in both])
+        gifs = [int(note.split()[0]) for note in dataset.notes if "file" in note.split()[1]]
+        assert sum(gifs) == len([suffix for _, suffix in (*images, *masks) if suffix == ".gif"])
+
+
+def key(root: Path, path: Path) -> str:
+    return str(path.relative_to(root).with_suffix("")).partition("/")[2]
+
+
 def test_one_mask_for_two_images(tmp_path: Path, save: tuple) -> None:
     for name in ("images/i.jpg", "images/i.png", "images/j.jpg"):
         save[0](tmp_path / name, 8, 8)

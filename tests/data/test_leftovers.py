@@ -184,7 +184,7 @@ def test_masks_are_never_images(plain: DataConfig) -> None:
     assert [pair.image.name for pair in dataset.labeled] == ["0.jpg"]
     assert [pair.image.name for pair in dataset.unlabeled] == ["1.jpg", "2.jpg", "0.png"]
     assert dataset.notes[0].startswith("2 masks are not used")
-    plain.unlabeled = "{images,masks}/*"
+    plain.labeled, plain.unlabeled = "images/[0].jpg", "{images,masks}/*"
     dataset = load_dataset(plain, supervised_only=False, incomplete=True)
     assert [pair.image.name for pair in dataset.unlabeled] == ["0.jpg", "1.jpg", "2.jpg", "0.png"]
 

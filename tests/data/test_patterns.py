@@ -66,6 +66,11 @@ def test_the_same_files_are_found_and_recognised(tmp_path: Path, pattern: str, n
     assert [path for path in photos if Pattern(root, pattern).match(path)] == [root / "images" / name for name in names]
 
 
+@pytest.mark.parametrize("pattern", ["a[!x]b.png", "a?b.png", "a*b.png", "**b.png", "{a,b}[/]b.png"])
+def test_no_wildcard_of_a_name_is_a_slash(tmp_path: Path, pattern: str) -> None:
+    assert Pattern(tmp_path, pattern).match(tmp_path / "a/b.png") is None
+
+
 NAMES = ["a", "b", "ab", "1", "[1]", "{a,b}", "a,b", "é", "stra\udcdfe", "new\nline", "*"]
 TREE = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join), max_size=8, unique=True)
 WORD = st.lists(

@@ -305,7 +305,8 @@ def _root(config: DataConfig) -> Path:
         raise UserError(f"data.root: expected the folder of the {config.name} data set, got none")
     root = Path(config.root)
     if not root.is_dir():
-        raise UserError(f"data.root: expected a folder, found none: {root}")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"data.root: expected a folder, found none: {root}{where}")
     return root
 
 

@@ -59,7 +59,7 @@ class Pattern:
         fixed = _fixed(root, text)
         self.folder = root / text[:fixed]
         """Where it begins to vary."""
-        self._prefix = os.path.abspath(self.folder).rstrip("/") + "/"
+        self._prefix = _absolute(self.folder).rstrip("/") + "/"
         self._plain = list(_alternatives(text[fixed:]))
         reader = _Reader()
         self._expression = re.compile(reader.expression(text[fixed:], begins=True, outermost=True), re.DOTALL)
@@ -105,7 +105,7 @@ class Pattern:
         return below and below[: len(below) - len(Path(below).suffix)]
 
     def _below(self, path: Path) -> str | None:
-        absolute = os.path.abspath(path)
+        absolute = _absolute(path)
         return absolute[len(self._prefix) :] if absolute.startswith(self._prefix) else None
 
     def _found(self, plain: list[str], suffixes: Collection[str]) -> list[Path]:
@@ -123,6 +123,11 @@ def _fixed(root: Path, text: str) -> int:
             break
         fixed = slash.end()
     return fixed
+
+
+def _absolute(path: Path) -> str:
+    """Without `..`, links as they are, with slashes on every system."""
+    return os.path.abspath(path).replace(os.sep, "/")
 
 
 def _suffix(pattern: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -13,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskmatch.config import DataConfig
+from maskmatch.cli import run
+from maskmatch.config import Config, DataConfig
 from maskmatch.data import Pair, fingerprint, load_dataset
 from maskmatch.data.lists import format_list, read_list
 from maskmatch.errors import UserError
+from maskmatch.predict import _arguments
 from maskmatch.split import main as split
+from maskmatch.training.run_folder import run_folder
 
 NAMES = [
     "stra\udcdfe",
@@ -75,9 +79,9 @@ def test_a_split_of_such_names(named: DataConfig) -> None:
     assert len({fingerprint(dataset, seed=seed, global_batch=1)["labeled"]["sha256"] for seed in (1, 2)}) == 1
 
 
-def command(module: str, *arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess:
+def command(module: str, *arguments: object) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", f"maskmatch.{module}", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, input=stdin, env=os.environ | environment, timeout=300)
+    done = subprocess.run(line, capture_output=True, timeout=300)
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     return done
 
@@ -90,19 +94,32 @@ def test_every_command_with_such_names(named: DataConfig, tmp_path: Path) -> Non
     done = command("check_data", *options(named), "--output", tmp_path / "check")
     assert done.returncode == 0 and rb"stra\xdfe.png = " in done.stdout
     assert b"stra\xdfe.png = " in (tmp_path / "check/findings.txt").read_bytes()
-    assert command("check_data", *options(named), "--output", tmp_path / "c", PYTHONIOENCODING="ascii").returncode == 0
     assert command("split", *options(named), "--labeled", "5", "--val", "1").returncode == 0
     small = ["--train.batch_size", "2", "--data.crop_size", "32"]
     fast = [*options(named), *small, "--data.split", "5", "--train.steps", "1", "--output", tmp_path / "run"]
     assert command("train", *fast).returncode == 0
     assert command("train", *fast, "--resume", "--train.steps", "2").returncode == 0
-    refused = command("train", *fast[:-1], os.fsencode(tmp_path).decode() + "/run\udcff")
-    assert refused.returncode == 2 and b"output: expected a folder whose name is UTF-8" in refused.stderr
     assert command("evaluate", tmp_path / "run").returncode == 0
     assert command("report", tmp_path / "run").returncode == 0
     done = command("predict", tmp_path / "run", root / "images", "--pseudo_labels", "--output", tmp_path / "out")
     assert done.returncode == 0 and (tmp_path / f"out/labels/{NAMES[0]}.png").is_file()
     pseudo = DataConfig(name="folder", root=str(root), labeled=str(tmp_path / "out/pseudo_labels.txt"), num_classes=2)
     assert len(load_dataset(pseudo, supervised_only=True, incomplete=True).labeled) == len(NAMES) + 1
-    done = command("predict", tmp_path / "run", "-", "--output", tmp_path / "stdin", stdin=os.fsencode(first))
-    assert done.returncode == 0 and (tmp_path / f"stdin/labels/{NAMES[0]}.png").is_file()
+
+
+def test_a_list_on_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"stra\xdfe.png\n\na.png\n"), encoding="utf-8"))
+    assert list(_arguments(["x", "-"])) == ["x", "stra\udcdfe.png", "a.png"]
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "é\u20ac".encode()), ("ascii", rb"\xe9\u20ac")])
+def test_every_name_is_printed(monkeypatch: pytest.MonkeyPatch, encoding: str, shown: bytes) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding=encoding))
+    assert run(lambda _: print("stra\udcdfe é\u20ac"), []) == 0
+    assert printed.getvalue() == rb"stra\xdfe " + shown + b"\n"
+
+
+def test_the_folder_of_a_run_is_named_in_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="output: expected a folder whose name is UTF-8"):
+        run_folder(Config(output=str(tmp_path / "run\udcff")))

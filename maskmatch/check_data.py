@@ -99,7 +99,8 @@ def _print_findings(report: Report, folder: Path) -> None:
         if len(lines) > SHOWN:
             print(f"{kind}: and {len(lines) - SHOWN} more in {folder / 'findings.txt'}")
     if findings:
-        (folder / "findings.txt").write_text("".join(f"{kind}: {line}\n" for kind, line in findings))
+        text = "".join(f"{kind}: {line}\n" for kind, line in findings)
+        (folder / "findings.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
     print(f"{len(report.errors)} errors, {len(report.warnings)} warnings")
 
 

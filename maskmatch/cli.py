@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import io
 import os
 import re
 import sys
@@ -203,6 +205,7 @@ def run(
 
     `interrupted` is what Ctrl-C is answered with.
     """
+    _print_every_name()
     try:
         try:
             code = command(sys.argv[1:] if argv is None else argv)
@@ -231,6 +234,23 @@ def run(
         print(interrupted, file=sys.stderr)
         return EXIT_INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _print_every_name() -> None:
+    """What a terminal cannot show of a name is printed as `stra\\xdf.png`, rather than ending the command."""
+    codecs.register_error("printable", _printable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="printable")
+
+
+def _printable(error: UnicodeError) -> tuple[str, int]:
+    """A byte that is no text (which Python keeps as a lone surrogate) by its number, other characters likewise."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    shown = (f"\\x{ord(one) - 0xDC00:02x}" if "\udc80" <= one <= "\udcff" else ascii(one)[1:-1] for one in text)
+    return "".join(shown), error.end
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -43,14 +43,16 @@ def _evaluate(argv: Sequence[str]) -> None:
     options = _options(argv)
     from maskmatch.trained import load
     from maskmatch.training import distributed
+    from maskmatch.training.run_folder import data_of
 
     world, device = distributed.join(options["device"], "device")
     model = load(options["run"], checkpoint=options["checkpoint"], weights=options["weights"], device=str(device))
     how = inference_of(options, model)
     given = {name: value for name, value in options["data"].items() if value is not None}
     with world.leader_first():  # which may draw the built-in data, and whose errors then stand alone
-        dataset, pairs = _images(replace(model.config.data, **given), options["split"])
-    settings = _settings(model, dataset, options["split"], len(pairs), how)
+        dataset, pairs = _images(replace(data_of(model.run, model.config.data), **given), options["split"])
+    root = given.get("root", model.config.data.root)  # as it was typed: the same from wherever it is measured
+    settings = _settings(model, str(Path(root) if root else dataset.root), options["split"], len(pairs), how)
     path = _output(Path(options["output"] or model.run / "evaluation"), settings)
     measured = _measure(model, dataset, pairs[world.rank :: world.size], how, world)
     if world.leads:
@@ -94,13 +96,13 @@ def _images(config: DataConfig, split: str) -> tuple[Dataset, list[Pair]]:
     return replace(dataset, notes=(*dataset.notes, line)) if line else dataset, pairs
 
 
-def _settings(model: TrainedModel, dataset: Dataset, split: str, images: int, how: Inference) -> dict[str, Any]:
+def _settings(model: TrainedModel, root: str, split: str, images: int, how: Inference) -> dict[str, Any]:
     """What the numbers depend on, as it stands in the file."""
     return {
         "run": str(model.run),
         "checkpoint": model.checkpoint.name,
         "weights": model.weights,
-        "data": str(dataset.root),
+        "data": root,
         "split": split,
         "images": images,
         "mode": how.mode,

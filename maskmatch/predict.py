@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -111,6 +112,8 @@ def _arguments(given: Sequence[str]) -> Iterator[str]:
     """The arguments, `-` replaced by the lines of stdin."""
     for argument in given:
         if argument == "-":
+            if isinstance(sys.stdin, io.TextIOWrapper):
+                sys.stdin.reconfigure(errors="surrogateescape")  # names of files may be any bytes
             yield from (line.strip() for line in sys.stdin if line.strip())
         else:
             yield argument
@@ -237,10 +240,14 @@ def _list_pseudo_labels(folder: Path, images: list[tuple[Path, str]]) -> None:
     from maskmatch.training.run_folder import write_text
 
     path = folder / f"{PSEUDO_LABELS}.txt"
-    lines = path.read_text().splitlines() if path.exists() else []
-    masks = [(image.absolute(), (folder / PSEUDO_LABELS / f"{name}.png").absolute()) for image, name in images]
-    lines += [f"{image}\t{mask}" for image, mask in masks if mask.exists()]
-    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n") if path.exists() else []
+    for image, name in images:
+        pair = image.absolute(), (folder / PSEUDO_LABELS / f"{name}.png").absolute()
+        if set("\t\r\n") & set(f"{pair[0]}{pair[1]}"):
+            print(f"not in the list, as its name cannot stand on a line: {str(image)!r}", file=sys.stderr)
+        elif pair[1].exists():
+            lines.append(f"{pair[0]}\t{pair[1]}")
+    write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines) if line))
 
 
 if __name__ == "__main__":

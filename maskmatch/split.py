@@ -16,6 +16,8 @@ from maskmatch.data.check import check_pair, each
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.files import reason
 from maskmatch.data.layouts import load_dataset
+from maskmatch.data.lists import format_list
+from maskmatch.data.overlap import distinct, shared
 from maskmatch.data.splitting import Order, choose, count_of, spread
 from maskmatch.data.stored_values import faults
 from maskmatch.errors import UserError
@@ -55,18 +57,19 @@ def _split(argv: Sequence[str]) -> None:
         raise UserError(f"output: expected a new folder, as nothing is overwritten, found {folder}")
     parts = make_split(dataset, labeled, val, order, seed)
     try:
-        _write(folder, {part: _lines(pairs, dataset.root) for part, pairs in parts.items()})
+        _write(folder, {part: format_list(pairs, dataset.root) for part, pairs in parts.items()})
     except OSError as error:
         raise UserError(f"output: cannot write to {folder}: {reason(error)}") from error
     print(", ".join(f"{len(pairs)} {part}" for part, pairs in parts.items()) + f" images: {folder}")
-    if config.output is None:
-        print(f"train with --data.split {name}")
+    alone = "" if parts["unlabeled"] else " --method.supervised_only true, as no image is left without a label"
+    if config.output is None or alone:
+        print(f"train with --data.split {name if config.output is None else folder}{alone}")
 
 
 def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, seed: int) -> dict[str, list[Pair]]:
     """Part -> images. Of the `labeled` chosen ones `val` are held out; what is left still shows every class."""
-    pool = dataset.labeled
-    shown = _classes_shown(dataset)
+    pool = _pool(dataset)
+    shown = _classes_shown(dataset, pool)
     count = count_of(labeled, len(pool), "labeled")
     held_out = count_of(val, count, "val") if val else 0
     if held_out >= count:
@@ -75,17 +78,28 @@ def make_split(dataset: Dataset, labeled: str, val: str | None, order: Order, se
     rest = [i for i in range(len(pool)) if i not in set(chosen)]
     kept_out = sorted(rest[i] for i in spread(len(rest), held_out, order, seed)[:held_out])
     labeled_pairs, val_pairs = ([pool[i] for i in part] for part in (chosen, kept_out))
-    elsewhere = {pair.image for pair in (*labeled_pairs, *val_pairs, *dataset.val, *dataset.test)}
-    others = [*pool, *dataset.unlabeled]
-    unlabeled = {pair.image: pair for pair in reversed(others) if pair.image not in elsewhere}
-    parts = {"labeled": labeled_pairs, "unlabeled": list(unlabeled.values())[::-1]}
+    elsewhere = [*labeled_pairs, *val_pairs, *dataset.val, *dataset.test]
+    others = [Pair(image, dataset.truth.get(image)) for image, _ in dataset.unlabeled]
+    left = distinct([*elsewhere, *pool, *others])[len(distinct(elsewhere)) :]
+    given = {pair.image: pair for pair in (*dataset.unlabeled, *pool)}
+    parts = {"labeled": labeled_pairs, "unlabeled": [given[pair.image] for pair in left]}
     return parts | ({"val": val_pairs} if held_out else {})
 
 
-def _classes_shown(dataset: Dataset) -> np.ndarray:
-    """bool [N, C], by the masks of the labelled images."""
-    shown = np.zeros((len(dataset.labeled), dataset.num_classes), bool)
-    masks = list(each(lambda pair: check_pair(pair, dataset), dataset.labeled))
+def _pool(dataset: Dataset) -> list[Pair]:
+    """The labelled images, each once, and none that is measured on: or one list would tell of another."""
+    pool = distinct(dataset.labeled)
+    taken = {image for _, image in shared([*dataset.val, *dataset.test], pool)}
+    left = [pair for pair in pool if pair.image not in taken]
+    if dropped := len(dataset.labeled) - len(left):
+        print(f"{dropped} labelled images are left out: they are there twice, or in val or test", file=sys.stderr)
+    return left
+
+
+def _classes_shown(dataset: Dataset, pool: Sequence[Pair]) -> np.ndarray:
+    """bool [N, C], by the masks of the images."""
+    shown = np.zeros((len(pool), dataset.num_classes), bool)
+    masks = list(each(lambda pair: check_pair(pair, dataset), pool))
     if fault := next(faults(dataset, {"labeled": masks}), None):
         raise UserError(fault)
     for row, mask in zip(shown, masks, strict=True):
@@ -94,24 +108,13 @@ def _classes_shown(dataset: Dataset) -> np.ndarray:
     return shown
 
 
-def _lines(pairs: Sequence[Pair], root: Path) -> str:
-    """List lines relative to the root, parted by a tab where a name holds a space."""
-    rows = [[_relative(path, root) for path in pair if path] for pair in pairs]
-    separator = "\t" if any(" " in name for row in rows for name in row) else " "
-    return "".join(separator.join(row) + "\n" for row in rows)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path.resolve()).as_posix()
-
-
 def _write(folder: Path, lists: dict[str, str]) -> None:
     """All lists or none: written beside their place and renamed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for part, text in lists.items():
-            (beside / f"{part}.txt").write_text(text, encoding="utf-8")
+            (beside / f"{part}.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         beside.chmod(0o755)
         beside.rename(folder)
     finally:

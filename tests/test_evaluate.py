@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from maskmatch import load
 from maskmatch.config import DataConfig
 from maskmatch.evaluate import main
 from maskmatch.evaluation import Inference
+from maskmatch.training.run_folder import write_environment
 
 
 def evaluate(run, output, *options):
@@ -145,6 +147,32 @@ def test_other_lists_need_not_be_there(run, photos, tmp_path):
     listed = evaluate(run, tmp_path / "list", "--data.root", str(root), "--data.val", "held_out.txt")
     pattern = evaluate(run, tmp_path / "pattern", "--data.root", str(root), "--data.val", "images/*")
     assert listed["confusion"] == pattern["confusion"] == evaluate(run, tmp_path / "run")["confusion"]
+
+
+@pytest.mark.parametrize("options", [{"val": "all.txt"}, {"val": "lists/mine.txt"}, {"split": "mine"}])
+def test_from_another_folder(write_run, photos, tmp_path, monkeypatch, options):
+    """Relative paths are those of the training: its root, its lists in the folder that it was started in, its split."""
+    (tmp_path / "project/lists").mkdir(parents=True)
+    (tmp_path / "project/splits/mine").mkdir(parents=True)
+    shutil.copytree(photos, tmp_path / "project/photos")
+    for name in ("lists/mine.txt", "splits/mine/labeled.txt", "splits/mine/val.txt"):
+        shutil.copy(photos / "two.txt", tmp_path / "project" / name)
+    monkeypatch.chdir(tmp_path / "project")
+    run = write_run(Path("runs/run"), DataConfig(name="folder", root="photos", **options))
+    write_environment(run)
+    here = evaluate(run, tmp_path / "here")
+    for place in ("elsewhere", "other/photos"):  # the latter with a folder of the same name
+        (tmp_path / place).mkdir(parents=True)
+    for place in ("elsewhere", "other"):
+        monkeypatch.chdir(tmp_path / place)
+        found = evaluate(tmp_path / "project/runs/run", tmp_path / f"out-{place}")
+        assert found["confusion"] == here["confusion"]
+        assert found["settings"]["data"] == here["settings"]["data"] == "photos"
+        assert found["settings"]["images"] == (6 if options.get("val") == "all.txt" else 2)
+    shutil.rmtree(tmp_path / "other/photos")
+    (tmp_path / "project/photos").rename(tmp_path / "other/photos")  # gone there, but of the same name here
+    if "val" in options:
+        assert evaluate(tmp_path / "project/runs/run", tmp_path / "moved", "--data.val", "all.txt")["confusion"]
 
 
 def test_a_split_that_is_gone(write_run, photos, tmp_path, refusal):

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -66,6 +68,8 @@ def test_files_patterns_and_a_list_on_stdin(run, images, tmp_path, monkeypatch):
     assert names(tmp_path / "files/labels") == ["a", "b"]
     assert predict(run, images / "**/*.png", "--output", tmp_path / "pattern") == 0
     assert names(tmp_path / "pattern/labels") == NAMES
+    assert predict(run, f"{images}/.//{{deep,no}}/**/[b-c].{{jpg,png}}", "--output", tmp_path / "braces") == 0
+    assert names(tmp_path / "braces/labels") == ["deep/er/c"]
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{images}/b.png\n\n  {images}/deep/er/c.png  \n"))
     assert predict(run, "-", "--output", tmp_path / "stdin") == 0
     assert names(tmp_path / "stdin/labels") == ["b", "c"]
@@ -88,6 +92,19 @@ def test_video(run, model, photos, tmp_path):
     assert names(tmp_path / "out/labels") == [f"clip/{index:06d}" for index in range(4)]
     labels = model.predict(frames[2]).labels
     assert (read(tmp_path / "out/labels/clip/000002.png") == labels).mean() > 0.95  # lossy
+
+
+def test_a_video_whose_name_is_no_utf_8(run, tmp_path):
+    """In a process of its own, as OpenCV would end it."""
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
+    for index in range(3):
+        writer.write(np.full((48, 64, 3), 60 * index, np.uint8))
+    writer.release()
+    clip = (tmp_path / "clip.avi").rename(tmp_path / "stra\udcdfe.avi")
+    command = [sys.executable, "-m", "maskmatch.predict", run, clip, "--output", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, timeout=300)
+    assert done.returncode == 0 and b"3 images written" in done.stdout, done.stderr
+    assert names(tmp_path / "out/labels") == [f"stra\udcdfe/{index:06d}" for index in range(3)]
 
 
 def test_damaged_files_are_skipped_and_named(run, images, tmp_path, capfd):

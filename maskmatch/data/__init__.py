@@ -19,6 +19,7 @@ from maskmatch.data.layouts import load_dataset
 from maskmatch.data.limits import free_memory
 from maskmatch.data.loader import BatchMaker, Decoder, Loader
 from maskmatch.data.loader_choice import choose_loader, dali_installed
+from maskmatch.data.overlap import overlaps
 from maskmatch.data.source import MEMORY_SHARE, Source
 from maskmatch.data.torch_loader import TorchDecoder
 from maskmatch.data.views import Normalize
@@ -37,6 +38,7 @@ __all__ = [
     "load_dataset",
     "make_loader",
     "measurable",
+    "overlaps",
     "read_image",
     "read_mask",
     "read_pair",

@@ -13,6 +13,7 @@ from maskmatch.batch import IGNORE_INDEX
 from maskmatch.data.check import check_image, check_pair, each
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import FileError, TooLargeError, read_image
+from maskmatch.data.overlap import picture_of
 from maskmatch.data.stored_values import MaskValues, faults
 
 WORDS = {"labeled": "labelled", "unlabeled": "unlabelled", "val": "val", "test": "test"}
@@ -123,17 +124,19 @@ def _shared(examined: list[_Examined]) -> tuple[list[str], list[str]]:
     """Images that stand in several lists or twice in one, by path or by content: leaks, and what is only repeated."""
     leaks: list[str] = []
     repeated: list[str] = []
-    for key, how in ((_path, ""), (_content, " under another name")):
+    for key, how in ((_path, ""), (_content, " under another name"), (_picture, " in another format")):
         places: dict[object, list[_Examined]] = defaultdict(list)
         for found in examined:
             places[key(found)].append(found)
         for first, *others in places.values():
             for other in others:
-                if key is _content and (not other.digest or _path(first) == _path(other)):
+                if key is not _path and (not other.digest or _path(first) == _path(other)):
                     continue  # said already
+                if key is _picture and _content(first) == _content(other):
+                    continue
                 where = "its list again" if first.part == other.part else f"the {WORDS[other.part]} list"
                 line = f"{WORDS[first.part]} image is in {where}{how}: {first.pair.image}"
-                if key is _content:
+                if key is not _path:
                     line += f" = {other.pair.image}"
                 leak = first.part == "labeled" and other.part in ("val", "test")
                 (leaks if leak else repeated).append(line)
@@ -146,6 +149,10 @@ def _path(found: _Examined) -> object:
 
 def _content(found: _Examined) -> object:
     return found.digest or found.pair.image
+
+
+def _picture(found: _Examined) -> object:
+    return picture_of(found.pair)
 
 
 def _unseen_classes(parts: dict[str, Part], dataset: Dataset) -> list[str]:

@@ -272,6 +272,11 @@ def read_palette(path: Path | None) -> np.ndarray:
     return np.array(colors, np.uint8).reshape(-1, 3)
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a name is text; of other bytes Python makes lone surrogates, which many libraries do not take."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
 def reason(error: Exception) -> str:
     """What an image library or the system says, on one line and without the path."""
     if isinstance(error, OSError) and error.strerror:

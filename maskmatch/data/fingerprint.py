@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,5 +77,5 @@ def _digest(pairs: Sequence[Pair], dataset: Dataset) -> str:
         for path in pair:
             if path is not None and path.is_relative_to(dataset.root):
                 path = path.relative_to(dataset.root)
-            digest.update(("" if path is None else path.as_posix()).encode() + b"\0")
+            digest.update(os.fsencode("" if path is None else path.as_posix()) + b"\0")
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,8 +16,10 @@ from maskmatch.data.class_names import CLASSES_FILE, class_names, names_of_folde
 from maskmatch.data.classes import parse_palette, voc_palette
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import read_palette
-from maskmatch.data.lists import Find, find_lists, read_list, under
-from maskmatch.data.patterns import Pairing, image_files, is_pattern
+from maskmatch.data.leftovers import leftovers, polygons
+from maskmatch.data.lists import DRAW_POLYGONS, Find, find_lists, id_of, is_path, read_list, under
+from maskmatch.data.pairing import Pairing
+from maskmatch.data.patterns import is_pattern
 from maskmatch.errors import UserError
 
 
@@ -65,18 +68,26 @@ def _folder(config: DataConfig, wanted: Wanted) -> Dataset:
     names = names_of_folder(config, root)
     class_names(config, names, CLASSES_FILE)  # refused here, before a list is read
     pairing = Pairing(root, config.images, config.masks)
+    lists = find_lists(config, root)
     found = None
-    if "labeled" in wanted.parts and "labeled" not in find_lists(config, root):
+    if "labeled" in wanted.parts and "labeled" not in lists:
         found = _labeled_and_rest(pairing)
     parts = _parts(config, root, wanted, pairing.find, pairing=pairing, found=found)
     if found:
-        listed = {pair.image for part in find_lists(config, root) for pair in parts[part]}
+        listed = {pair.image for part in lists for pair in parts[part]}
         parts["labeled"] = tuple(pair for pair in parts["labeled"] if pair.image not in listed)
+        if not parts["labeled"]:
+            others = ", ".join(f"data.{part}" for part in lists)
+            raise UserError(f"data.labeled: expected images with masks beside those of {others}, got none: {root}")
+    by_pattern = [part for part in ("labeled", "val", "test") if parts[part] and _is_pattern(lists.get(part), root)]
+    pairing.refuse_shared_masks(pair for part in by_pattern for pair in parts[part])
+    notes = leftovers(pairing, chain.from_iterable(parts.values())) if "labeled" in by_pattern else []
     masks = (pair.mask for part in ("labeled", "val", "test") for pair in parts[part])
     colors = read_palette(next(masks, None))
     stored = _stored_numbers(config, len(names))
     palette = colors[stored] if len(colors) > max(stored) else voc_palette(len(names))
-    return _dataset(config, root, parts, names, palette, source=CLASSES_FILE)
+    dataset = _dataset(config, root, parts, names, palette, source=CLASSES_FILE)
+    return replace(dataset, notes=(*dataset.notes, *notes))
 
 
 def _stored_numbers(config: DataConfig, count: int) -> list[int]:
@@ -87,12 +98,16 @@ def _stored_numbers(config: DataConfig, count: int) -> list[int]:
 
 def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
     """A folder without lists: images with a mask are labelled, the others are not."""
-    pairs = [pairing.pair(image) for image in image_files(pairing.root, pairing.images)]
+    pairs = [pairing.pair(image) for image in pairing.image_files]
     labeled = tuple(pair for pair in pairs if pair.mask)
     if not labeled:
+        why = leftovers(pairing)
+        if found := polygons(pairing):
+            why = [f"there are polygons in JSON, such as {found[0]}{DRAW_POLYGONS}"]
         raise UserError(
             f"data.labeled: expected a list file, or images with masks of the same names, got {len(pairs)} images in "
-            f"{pairing.images} (data.images) and none with a mask in {pairing.masks} (data.masks): {pairing.root}"
+            f"{pairing.images.text} (data.images) and none with a mask in {pairing.masks.text} (data.masks)"
+            f"{'; ' if why else ''}{'; '.join(why)}: {pairing.root}"
         )
     return {"labeled": labeled, "unlabeled": tuple(pair for pair in pairs if pair.mask is None)}
 
@@ -102,8 +117,8 @@ def _voc(config: DataConfig, wanted: Wanted) -> Dataset:
 
     def find(name: str) -> Pair | None:
         """SBD's masks are in SegmentationClassAug, or were copied into SegmentationClass."""
-        stem = Path(name).stem
-        image = under(root, name if Path(name).suffix else f"JPEGImages/{name}.jpg")
+        stem = id_of(name)
+        image = under(root, name if is_path(name) else f"JPEGImages/{name}.jpg")
         return Pair(image, _existing(root / f"SegmentationClass{aug}/{stem}.png" for aug in ("", "Aug")))
 
     parts = _parts(config, root, wanted, find, defaults={"val": "ImageSets/Segmentation/val.txt"})
@@ -118,9 +133,9 @@ def _cityscapes(config: DataConfig, wanted: Wanted) -> Dataset:
 
     def find(name: str) -> Pair | None:
         """An id is `city_sequence_frame`; its image and its mask may be listed as lying elsewhere."""
-        frame = Path(name).stem.removesuffix("_leftImg8bit")
+        frame = id_of(name).removesuffix("_leftImg8bit")
         city = frame.partition("_")[0]
-        listed = [under(root, name)] if Path(name).suffix else []
+        listed = [under(root, name)] if is_path(name) else []
         folders = [path.parent.name for path in listed] + ["train", "val", "test", "train_extra"]
         places = [root / f"leftImg8bit/{folder}/{city}/{frame}_leftImg8bit.png" for folder in folders]
         image = _existing([*listed, *places])
@@ -146,8 +161,8 @@ def _coco(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
 
     def find(name: str) -> Pair | None:
-        stem = Path(name).stem
-        listed = [under(root, name)] if Path(name).suffix else []
+        stem = id_of(name)
+        listed = [under(root, name)] if is_path(name) else []
         places = (root / f"{above}{part}/{stem}.jpg" for above in ("", "images/") for part in ("train2017", "val2017"))
         image = _existing([*listed, *places])
         return Pair(image, _existing(root / f"masks/{below}{stem}.png" for below in ("", f"{image.parent.name}/")))
@@ -168,9 +183,9 @@ def _ade20k(config: DataConfig, wanted: Wanted) -> Dataset:
     root = _root(config)
 
     def find(name: str) -> Pair | None:
-        stem = Path(name).stem
+        stem = id_of(name)
         part = "validation" if stem.startswith("ADE_val") else "training"
-        image = under(root, name if Path(name).suffix else f"images/{part}/{stem}.jpg")
+        image = under(root, name if is_path(name) else f"images/{part}/{stem}.jpg")
         return Pair(image, root / f"annotations/{part}/{stem}.png")
 
     images = sorted((root / "images/validation").glob("*.jpg"))
@@ -246,23 +261,27 @@ def _parts(
 
 _HINT = {
     "labeled": " (data.split names a whole split)",
-    "unlabeled": " (data.split names a whole split; `python -m maskmatch.split` makes one)",
+    "unlabeled": " (data.split names a whole split, `python -m maskmatch.split` makes one; where every image is "
+    "labelled, train with --method.supervised_only true)",
     "val": " (`python -m maskmatch.split` can hold out a part of the labelled images)",
+}
+_WITHOUT = dict.fromkeys(PARTS, "") | {
+    "unlabeled": " (where every image is labelled, train with --method.supervised_only true)"
 }
 
 
 def _read_part(part: str, name: str, root: Path, find: Find, pairing: Pairing | None) -> tuple[Pair, ...]:
     labeled = part != "unlabeled"
-    if pairing and is_pattern(name):
-        pairs = tuple(pairing.pair(image) for image in image_files(root, name))
+    if pairing and _is_pattern(name, root):
+        pairs = tuple(pairing.pair(image) for image in pairing.images_of(name))
         bare = next((pair.image for pair in pairs if pair.mask is None), None)
         if labeled and bare:
             raise UserError(
-                f"data.{part}: expected a mask in {pairing.masks} (data.masks) for every image of {name}, found none "
-                f"that agrees by {pairing.images} (data.images): {bare}"
+                f"data.{part}: expected a mask in {pairing.masks.text} (data.masks) for every image of {name}, found "
+                f"none that agrees by {pairing.images.text} (data.images): {bare}"
             )
     else:
-        path = next((path for path in (Path(name), root / name) if path.is_file()), None)
+        path = _list_file(name, root)
         if path is None:
             raise UserError(
                 f"data.{part}: expected a list file, found none in the current folder nor in {root}: {name}"
@@ -270,8 +289,17 @@ def _read_part(part: str, name: str, root: Path, find: Find, pairing: Pairing | 
         name = str(path)
         pairs = read_list(path, root, labeled=labeled, find=find)
     if not pairs:
-        raise UserError(f"data.{part}: expected at least one image, got an empty list: {name}")
+        raise UserError(f"data.{part}: expected at least one image, got an empty list: {name}{_WITHOUT[part]}")
     return pairs
+
+
+def _list_file(name: str, root: Path) -> Path | None:
+    return next((path for path in (Path(name), root / name) if path.is_file()), None)
+
+
+def _is_pattern(name: str | None, root: Path) -> bool:
+    """Whether a part is found by a pattern: its own, which no list file has for a name, or the layout's."""
+    return name is None or (is_pattern(name) and _list_file(name, root) is None)
 
 
 def _default_val(config: DataConfig, images: Sequence[Path], find: Find, root: Path) -> dict[str, tuple[Pair, ...]]:
@@ -293,7 +321,8 @@ def _root(config: DataConfig) -> Path:
         raise UserError(f"data.root: expected the folder of the {config.name} data set, got none")
     root = Path(config.root)
     if not root.is_dir():
-        raise UserError(f"data.root: expected a folder, found none: {root}")
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"data.root: expected a folder, found none: {root}{where}")
     return root
 
 

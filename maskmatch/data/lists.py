@@ -8,14 +8,19 @@ leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png            the image alo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Pair
+from maskmatch.data.files import IMAGE_SUFFIXES
 from maskmatch.errors import UserError
 from maskmatch.text_files import read_lines
 
+DRAW_POLYGONS = " (polygons, of labelme or COCO, are drawn as masks first: docs/data.md, Polygons, has what to run)"
 Find = Callable[[str], Pair | None]
 """A layout's image and mask for an image's path under the root, or for an id; None where it knows no such thing."""
 
@@ -30,16 +35,26 @@ def under(root: Path, name: str) -> Path:
     return absolute if absolute.is_absolute() and not below.exists() and absolute.exists() else below
 
 
+def is_path(name: str) -> bool:
+    """Whether a list names an image by its path, not by an id; ids may hold dots, such as `photo_jpg.rf.0f0a`."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def id_of(name: str) -> str:
+    """An id as it stands, or the name of a path without its suffix."""
+    return Path(name).stem if is_path(name) else Path(name).name
+
+
 def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pair, ...]:
     """Read a list file whose paths are under `root`. Masks are required if `labeled`.
 
     Fields are parted by a tab where there is one, else by white space. Raises UserError naming file and line.
     """
     pairs = []
-    for number, line in enumerate(read_lines(path, "a list file of text", undecodable="surrogateescape"), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
-        pair = _read_line(line.strip(), root, find)
+        pair = _read_line(line.strip(" \t"), root, find)
         if pair is None or (labeled and pair.mask is None):
             form = "image mask" if labeled else "image"
             raise UserError(f"expected `{form}` on a line, got `{line.strip()}`: {path}, line {number}")
@@ -47,8 +62,31 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
     return tuple(pairs)
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a list; bytes that are no UTF-8 are kept, as names of files may be any."""
+    lines = read_lines(path, "a list file of text", undecodable="surrogateescape")
+    if next((line for line in lines if line.strip()), "").lstrip().startswith(("{", "[{")):
+        raise UserError(f"expected a list file, `image mask` on a line, got JSON{DRAW_POLYGONS}: {path}")
+    return lines
+
+
+def format_list(pairs: Iterable[Pair], root: Path) -> str:
+    """A list as `read_list` reads it, its paths relative to the root."""
+    rows = [[_relative(path, root) for path in pair if path] for pair in pairs]
+    for name in (name for row in rows for name in row):
+        if set("\t\r\n") & set(name) or name != name.strip():
+            raise UserError(f"expected names that can stand on a line, without tabs and line ends, got {name!r}")
+    separator = "\t" if any(" " in name for row in rows for name in row) else " "
+    return "".join(separator.join(row) + "\n" for row in rows)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path.resolve()).as_posix()
+
+
 def _read_line(line: str, root: Path, find: Find) -> Pair | None:
-    fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+    fields = line.split("\t") if "\t" in line else line.split(" ")
+    fields = [field.strip(" ") for field in fields if field.strip(" ")]
     if len(fields) == 1 or under(root, line).is_file():  # an image's name may hold spaces
         return find(line)
     if len(fields) > 2:
@@ -62,6 +100,22 @@ def _read_line(line: str, root: Path, find: Find) -> Pair | None:
         found.image if found and found.image.is_file() and not image.is_file() else image,
         found.mask if found and found.mask and found.mask.is_file() and not mask.is_file() else mask,
     )
+
+
+def located(config: DataConfig, folder: Path) -> DataConfig:
+    """The options with absolute paths, as they were meant in `folder`; what is not there stays as it is."""
+    there = folder / (config.root or "")
+    if config.root is None or not there.is_dir():
+        return config
+    found: dict[str, Any] = {"root": str(there)}
+    for part in LISTED_IN_SPLIT:
+        name = getattr(config, part)
+        if name is not None and (folder / name).is_file():
+            found[part] = str(folder / name)
+    if config.split is not None:
+        with suppress(UserError):  # where it is wanted, its absence will be said
+            found["split"] = str(_split_folder(config.split, config.name, there, folder))
+    return replace(config, **found)
 
 
 def find_lists(config: DataConfig, root: Path) -> dict[str, str]:
@@ -81,11 +135,11 @@ def find_lists(config: DataConfig, root: Path) -> dict[str, str]:
     return chosen
 
 
-def _split_folder(split: str, name: str, root: Path) -> Path:
+def _split_folder(split: str, name: str, root: Path, here: Path = Path()) -> Path:
     """The folder itself, or the split of that name in splits/ here, in the data set, or beside it."""
-    above = [Path("splits"), root / "splits", root.parent / "splits"]
+    above = [here / "splits", root / "splits", root.parent / "splits"]
     kinds = ["", *_FIELD_NAMES.get(name, (name,))]
-    places = [Path(split), *(folder / kind / split for folder in above for kind in kinds)]
+    places = [here / split, *(folder / kind / split for folder in above for kind in kinds)]
     for place in places:
         if (place / LISTED_IN_SPLIT["labeled"]).is_file():
             return place

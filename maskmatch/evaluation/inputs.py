@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
+import tempfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from maskmatch.data.files import IMAGE_SUFFIXES, read_image
+from maskmatch.data.files import IMAGE_SUFFIXES, is_utf8, read_image
+from maskmatch.data.patterns import Pattern, is_pattern
 from maskmatch.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -84,23 +86,14 @@ def _expanded(argument: str) -> Iterator[tuple[Path, Path]]:
     if path.is_dir():
         below = (Path(folder) / name for folder, _, names in os.walk(path, followlinks=True) for name in names)
         yield from ((file, path) for file in sorted(below) if _is_known(file))
-    elif not path.exists() and glob.has_magic(argument):
-        base = Path(*_fixed_parts(path))
-        matches = sorted(Path(match) for match in glob.glob(argument, recursive=True))
-        files = [match for match in matches if match.is_file() and _is_known(match)]
-        yield from ((file, base) for file in files)
+    elif not path.exists() and is_pattern(argument):
+        pattern = Pattern(Path(), argument)
+        files = pattern.files(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        yield from ((file, pattern.folder) for file in files)
         if not files:
             yield path, path.parent  # nothing there, which the reading will say
     else:
         yield path, path.parent
-
-
-def _fixed_parts(pattern: Path) -> Iterator[str]:
-    """The folders before the first wildcard."""
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            return
-        yield part
 
 
 def _below(path: Path, base: Path) -> Path:
@@ -144,11 +137,24 @@ def _decoded(
             fail(str(error))
 
 
+@contextmanager
+def _plain_name(path: Path) -> Iterator[Path]:
+    """The file under a name that is UTF-8, without which OpenCV ends the process."""
+    if is_utf8(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "video").with_suffix(path.suffix)
+        link.symlink_to(path.absolute())
+        yield link
+
+
 def _frames(video: Input, wanted: Callable[[str], bool], fail: Callable[[str], object]) -> Iterator[NamedImage]:
     """The frames of a video; those that are not wanted are passed over without being decoded to pixels."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what goes wrong is said below, in one line
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(str(video.path)) if video.path.is_file() else cv2.VideoCapture()
+    with _plain_name(video.path) as path:
+        capture = cv2.VideoCapture(str(path)) if path.is_file() else cv2.VideoCapture()
     try:
         expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         index = 0

@@ -21,6 +21,7 @@ from maskmatch.errors import UserError
 from maskmatch.evaluation import ConfusionMatrix, Validator, measure
 from maskmatch.evaluation.pictures import mask_picture
 from maskmatch.trained import TrainedModel
+from maskmatch.training.run_folder import data_of
 
 PICTURES = 4
 """Best images, and as many worst ones."""
@@ -78,7 +79,8 @@ def examine(model: TrainedModel, progress: Callable[[int, int], object]) -> Exam
         UserError: some of the images are missing, damaged, or not what the masks' classes allow.
     """
     try:
-        dataset = load_dataset(model.config.data, supervised_only=model.config.method.supervised_only, incomplete=True)
+        data = data_of(model.run, model.config.data)
+        dataset = load_dataset(data, supervised_only=model.config.method.supervised_only, incomplete=True)
     except UserError as error:
         return Examined(reason=f"the run's data cannot be read: {error}")
     pairs = dataset.val

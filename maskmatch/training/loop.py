@@ -24,6 +24,7 @@ from maskmatch.data import (
     load_dataset,
     make_loader,
     measurable,
+    overlaps,
     read_pair,
 )
 from maskmatch.drawing import spared
@@ -149,7 +150,7 @@ class Run:
     saved_step: int = 0  # of the last checkpoint
     best_miou: float = -1.0  # of the network that `train.select` names
     best_step: int = 0
-    notes: list[str] = field(default_factory=list)  # lines for the user on how the run was resumed
+    notes: list[str] = field(default_factory=list)  # lines for the user on the data and on how the run was resumed
     batches: list[Batch] = field(default_factory=list)  # of the last step
 
     def headline(self) -> str:
@@ -252,6 +253,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         write_config(folder, config, found)
         write_environment(folder)
     val = dataset.val[world.rank :: world.size]
+    warnings = [*dataset.notes, *overlaps(dataset), *map(str, checked.left_out)] if world.leads else []
     run = Run(
         config=config,
         world=world,
@@ -273,7 +275,7 @@ def prepare(config: Config, student: Student | None = None) -> Run:
             steps=(config.train.steps or 0) - (state.step if state else 0),
         ),
         without_dali=choice.instead,
-        notes=[*(f"warning: {line}" for line in (*dataset.notes, *map(str, checked.left_out))), *notes],
+        notes=[*(f"warning: {line}" for line in warnings), *notes],
     )
     if state:
         run.step = run.saved_step = state.step

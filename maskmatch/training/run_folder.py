@@ -12,8 +12,10 @@ from typing import Any
 import yaml
 from torch import nn
 
-from maskmatch.config import NOT_OF_THE_RUN, Config
+from maskmatch.config import NOT_OF_THE_RUN, Config, DataConfig
 from maskmatch.data import check_fingerprint
+from maskmatch.data.files import is_utf8
+from maskmatch.data.lists import located
 from maskmatch.environment import environment
 from maskmatch.errors import UserError
 from maskmatch.training import checkpoint
@@ -31,8 +33,8 @@ def run_folder(config: Config) -> Path:
     """The folder that the run writes to; a new runs/NAME-DATE-TIME where none is given.
 
     Raises:
-        UserError: it holds a run already and `resume` is never, it cannot be written, or the checkpoint that
-            `resume` names does not exist.
+        UserError: it holds a run already and `resume` is never, it cannot be written, its name is not UTF-8, or the
+            checkpoint that `resume` names does not exist.
     """
     named = None if config.resume in ("never", "auto") else _checkpoint_path(config.resume)
     if config.output is not None:
@@ -41,6 +43,8 @@ def run_folder(config: Config) -> Path:
         folder = named.parent.parent
     else:
         folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
+    if not is_utf8(folder):
+        raise UserError(f"output: expected a folder whose name is UTF-8, as TensorBoard asks for, got {folder}")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise UserError(f"{folder} already holds a run: give another --output, or --resume to go on with it")
     return writable_folder(folder)
@@ -108,14 +112,27 @@ def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
 
 
 def write_environment(folder: Path) -> None:
-    """environment.json: versions and devices of the process that trained last."""
-    write_text(folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+    """environment.json: versions and devices of the process that trained last, and the folder that it ran in."""
+    found = environment() | {"training": {"folder": os.getcwd()}}
+    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
+
+
+def data_of(run: Path, config: DataConfig) -> DataConfig:
+    """A run's data options with the relative paths in them as they were meant where it was trained.
+
+    They stay as they are where that folder is this one, is gone, or was not recorded.
+    """
+    try:
+        folder = Path(json.loads((run / "environment.json").read_text())["training"]["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return config
+    return config if folder == Path.cwd() else located(config, folder)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; in UTF-8, but for names of files that are none."""
     beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
+    with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -76,7 +76,8 @@ def test_forms_of_a_list_line(folder: DataConfig) -> None:
     ("values", "message"),
     [
         ({"root": None}, r"data\.root: expected the folder .*got none"),
-        ({"root": "/no/such"}, r"data\.root: expected a folder, found none: /no/such"),
+        ({"root": "/no/such"}, r"data\.root: expected a folder, found none: /no/such$"),
+        ({"root": "no/such"}, r"data\.root: expected a folder, found none: no/such in /.+"),
         (
             {"labeled": None, "masks": "labels/*"},
             r"data\.labeled: expected a list file, or images with masks .* got 12 images in images/\*\*/\* .*labels/\*",

@@ -180,3 +180,43 @@ def test_camvid_by_its_split(camvid: DataConfig) -> None:
     dataset = load_dataset(config, supervised_only=False)
     assert (len(dataset.labeled), len(dataset.unlabeled), len(dataset.val), len(dataset.test)) == (12, 355, 101, 233)
     check_dataset(dataset, supervised_only=False)
+
+
+ROBOFLOW = "photo_jpg.rf.0f0a"
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "mask"),
+    [
+        ("folder", "images/{}.jpg", "masks/{}.png"),
+        ("voc", "JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
+        ("cityscapes", "leftImg8bit/train/{}/{}_leftImg8bit.png", "gtFine/train/{}/{}_gtFine_labelTrainIds.png"),
+        ("coco", "train2017/{}.jpg", "masks/{}.png"),
+        ("ade20k", "images/training/{}.jpg", "annotations/training/{}.png"),
+    ],
+)
+@pytest.mark.parametrize("identifier", [ROBOFLOW, "v1.0", "a.b.c", "IMG_1.png", "1."])
+def test_ids_with_dots(tmp_path: Path, name: str, image: str, mask: str, identifier: str) -> None:
+    if identifier == "IMG_1.png" and name != "folder":
+        pytest.skip("an id that ends as a file does is known by what is there, which a folder alone looks at")
+    city = identifier.partition("_")[0]
+    fields = (city, identifier) if name == "cityscapes" else (identifier,)
+    for path in (image.format(*fields), mask.format(*fields)):
+        write(tmp_path / path, "")
+    listed = str(write(tmp_path / "list.txt", f"{identifier}\n"))
+    config = DataConfig(name=name, root=str(tmp_path), labeled=listed, val=listed, num_classes=None)
+    config.num_classes = 2 if name == "folder" else None
+    pair = Pair(tmp_path / image.format(*fields), tmp_path / mask.format(*fields))
+    assert load_dataset(config, supervised_only=True).labeled == (pair,)
+
+
+def test_an_unknown_id_with_dots_is_named(folder: DataConfig) -> None:
+    write(Path(str(folder.root)) / "labeled.txt", f"0\n{ROBOFLOW}\n")
+    with pytest.raises(UserError, match=rf"expected `image mask` on a line, got `{ROBOFLOW}`: .*labeled\.txt, line 2"):
+        load_dataset(folder, supervised_only=False)
+
+
+def test_a_list_of_another_encoding(folder: DataConfig) -> None:
+    (Path(str(folder.root)) / "labeled.txt").write_bytes("images/0.png masks/0.png\n".encode("utf-16"))
+    with pytest.raises(UserError, match=r"expected a list file of text, in UTF-8, got zeros in it: .*labeled\.txt"):
+        load_dataset(folder, supervised_only=False)

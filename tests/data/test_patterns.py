@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maskmatch.config import DataConfig
 from maskmatch.data import Pair, check_dataset, load_dataset
-from maskmatch.data.patterns import Pairing, image_files
+from maskmatch.data.pairing import Pairing
+from maskmatch.data.patterns import Pattern, image_files
 from maskmatch.errors import UserError
 
 
@@ -34,6 +40,76 @@ def test_files_of_a_pattern(tmp_path: Path, pattern: str, names: list[str]) -> N
     root = touch(tmp_path / "a [set]", *(f"images/{n}" for n in ("a.jpg", "x/b.PNG", "x/y/c.webp", "note.txt", ".h/d")))
     (root / "images/folder.jpg").mkdir()
     assert image_files(root, pattern) == [root / "images" / name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("./images//x/./*", ["x/b.PNG"]),
+        ("images/[a-c].*", ["a.jpg"]),
+        ("images/[!b]*", ["a.jpg"]),
+        ("images/**", ["a.jpg", "x/b.PNG", "x/y/c.webp"]),
+        ("images/{x,x/y}/*", ["x/b.PNG", "x/y/c.webp"]),
+        ("images/{a.jpg,x/b.PNG}", ["a.jpg", "x/b.PNG"]),
+        ("../{a [[]set],other}/images/a.{jpg,jpeg}", ["a.jpg"]),
+        ("images/{a}.jpg", []),
+        ("images/**/", ["a.jpg", "x/b.PNG", "x/y/c.webp"]),
+        ("images/x/*/.", ["x/b.PNG"]),
+        ("images/{,x}/*.{jpg,PNG}", ["a.jpg", "x/b.PNG"]),
+        ("../a [set]/images/*.jpg", ["a.jpg"]),
+    ],
+)
+def test_the_same_files_are_found_and_recognised(tmp_path: Path, pattern: str, names: list[str]) -> None:
+    root = touch(tmp_path / "a [set]", *(f"images/{n}" for n in ("a.jpg", "x/b.PNG", "x/y/c.webp", "note.txt")))
+    assert [path.resolve() for path in image_files(root, pattern)] == [root / "images" / name for name in names]
+    photos = [path for path in sorted(root.rglob("*.*")) if path.suffix != ".txt"]
+    assert [path for path in photos if Pattern(root, pattern).match(path)] == [root / "images" / name for name in names]
+
+
+@pytest.mark.parametrize("pattern", ["a[!x]b.png", "a?b.png", "a*b.png", "**b.png", "{a,b}[/]b.png"])
+def test_no_wildcard_of_a_name_is_a_slash(tmp_path: Path, pattern: str) -> None:
+    assert Pattern(tmp_path, pattern).match(tmp_path / "a/b.png") is None
+
+
+NAMES = ["a", "b", "ab", "1", "[1]", "{a,b}", "a,b", "é", "stra\udcdfe", "new\nline", "*"]
+TREE = st.lists(st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join), max_size=8, unique=True)
+WORD = st.lists(
+    st.sampled_from(["a", "b", "1", "*", "?", "[ab]", "[!a]", "{a,b}", "{,1}", "["]), min_size=1, max_size=3
+)
+PART = WORD.map("".join) | st.sampled_from(["**", "{a/b,b}", ".", "é", "stra*"])
+
+
+@settings(max_examples=150)
+@given(TREE, st.lists(PART, min_size=1, max_size=3).map("/".join), st.sampled_from(["", ".png", ".*", ".{png,jpg}"]))
+def test_files_are_those_of_a_plain_definition(tree: list[str], pattern: str, suffix: str) -> None:
+    pattern += suffix
+    with tempfile.TemporaryDirectory(suffix="[a]{1,2}") as folder:
+        root = touch(Path(folder), *(f"{name}.png" for name in tree))
+        expected = {name for name in tree if any(belongs(f"{name}.png".split("/"), one) for one in choices(pattern))}
+        assert {str(path.relative_to(root))[:-4] for path in image_files(root, pattern)} == expected, pattern
+
+
+def choices(pattern: str) -> list[str]:
+    """Every text that a pattern's braces make; of these tests, whose braces hold none."""
+    brace = re.search(r"\{([^{}]*,[^{}]*)\}", pattern)
+    if not brace:
+        return [pattern]
+    made = [pattern[: brace.start()] + choice + pattern[brace.end() :] for choice in brace[1].split(",")]
+    return [text for one in made for text in choices(one)]
+
+
+def belongs(parts: list[str], pattern: str) -> bool:
+    """Whether a path is matched, part by part."""
+    wanted = [part for part in pattern.split("/") if part not in ("", ".")]
+
+    def fits(parts: list[str], wanted: list[str]) -> bool:
+        if not parts or not wanted:
+            return not parts and not wanted
+        if wanted[0] == "**":
+            return fits(parts[1:], wanted) or fits(parts, wanted[1:]) or len(wanted) == len(parts) == 1
+        return fnmatch.fnmatchcase(parts[0], wanted[0]) and fits(parts[1:], wanted[1:])
+
+    return fits(parts, wanted)
 
 
 @pytest.mark.parametrize(
@@ -101,3 +177,55 @@ def test_a_part_by_its_own_pattern(nested: DataConfig) -> None:
     nested.labeled = "images/z/*"
     with pytest.raises(UserError, match=r"data\.labeled: expected at least one image, got .*: images/z/\*"):
         load_dataset(nested, supervised_only=False)
+
+
+@pytest.mark.parametrize("root", ["{a,b}", "[0-3] *", "a//b", "./x"])
+def test_one_reading_for_every_option(tmp_path: Path, save: tuple, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    """Roots are plain names, and images, masks and lists are found by the same patterns."""
+    monkeypatch.chdir(tmp_path)
+    for index in range(6):
+        save[0](tmp_path / root / f"images/00{index}.png", 8, 8, index)
+        save[1](tmp_path / root / f"masks/00{index}.png", np.arange(64).reshape(8, 8) % 2)
+    config = DataConfig(name="folder", root=root, num_classes=2, images="images//00[0-5].png")
+    config.labeled, config.unlabeled, config.val = "./images/00[0-3].png", "./images/*", "images/{004,005}.png"
+    dataset = load_dataset(config, supervised_only=False)
+    assert [len(part) for part in (dataset.labeled, dataset.unlabeled, dataset.val)] == [4, 6, 2]
+    assert all(pair.mask and pair.mask.name == pair.image.name for pair in (*dataset.labeled, *dataset.val))
+    check_dataset(dataset, supervised_only=False)
+    for pattern in ("images/*", "./images/*", "images//*", "images/00[0-3].png", "images/{000,001,002,003}.png"):
+        found = load_dataset(DataConfig(name="folder", root=root, num_classes=2, images=pattern), **INCOMPLETE)
+        assert len(found.labeled) == (6 if pattern.endswith("*") else 4), pattern
+        assert all(pair.mask and pair.mask.name == pair.image.name for pair in found.labeled)
+
+
+def test_a_part_beside_the_images(tmp_path: Path) -> None:
+    """What data.images does not match has the mask of the same path, never one that wildcards might stand for."""
+    root = touch(tmp_path, *(f"{kind}/{i:03d}.png" for kind in ("images", "masks") for i in range(6)), "more/000.png")
+    config = DataConfig(name="folder", root=str(root), num_classes=2, images="images/00[0-3].png", masks="masks/*")
+    config.val = "images/{004,005}.png"
+    dataset = load_dataset(config, supervised_only=True)
+    assert [pair.mask and pair.mask.name for pair in dataset.val] == ["004.png", "005.png"]
+    assert len(dataset.labeled) == 4
+    config.val = "more/*"
+    with pytest.raises(
+        UserError, match=r"data\.val: expected a mask in masks/\* .* found none that agrees .*: .*000\.png"
+    ):
+        load_dataset(config, supervised_only=True)
+
+
+def test_no_labelled_image_is_left(nested: DataConfig) -> None:
+    nested.val = "images/**/*.{jpg,webp,tif}"
+    with pytest.raises(
+        UserError, match=r"data\.labeled: expected images with masks beside those of data\.val, got none"
+    ):
+        load_dataset(nested, supervised_only=True)
+
+
+INCOMPLETE: dict[str, bool] = {"supervised_only": True, "incomplete": True}
+
+
+def test_a_list_whose_name_is_like_a_pattern(nested: DataConfig) -> None:
+    root = Path(str(nested.root))
+    (root / "list [1].{a,b}.txt").write_text("images/a/1.jpg\n")
+    nested.labeled = "list [1].{a,b}.txt"
+    assert [pair.image.name for pair in load_dataset(nested, **INCOMPLETE).labeled] == ["1.jpg"]

@@ -15,6 +15,7 @@ from maskmatch.data import check_dataset, load_dataset
 from maskmatch.data.splitting import choose, count_of
 from maskmatch.errors import UserError
 from maskmatch.split import main
+from maskmatch.train import main as train
 
 ORDERS = st.sampled_from(["even", "random"])
 
@@ -116,3 +117,43 @@ def test_no_chosen_image_is_unlabelled(labelled_folder: Path, capsys: pytest.Cap
     lists = ["--data.labeled", "images/**/0*", "--data.unlabeled", "images/**/*"]
     assert main([*data, *lists, "--labeled", "6", "--val", "2"]) == 0
     assert "4 labeled, 29 unlabeled, 2 val images" in capsys.readouterr().out
+
+
+def test_one_image_is_in_one_part(labelled_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Whatever it is called: a list that names it twice, links, copies, other formats, and what val has already."""
+    root = labelled_folder
+    image, mask = root / "images/site 0/00.jpg", root / "masks/site 0/00.png"
+    (root / "link.jpg").symlink_to(image)
+    (root / "copy.jpg").write_bytes(image.read_bytes())
+    Image.open(image).save(root / "images/site 0/00.webp")
+    again = [image, root / "link.jpg", root / "copy.jpg", root / "images/site 0/00.webp", root / "images/../link.jpg"]
+    others = [root / f"images/site {i % 2}/{i:02d}.jpg" for i in range(1, 12)]
+    masks = [mask] * len(again) + [root / f"masks/site {i % 2}/{i:02d}.png" for i in range(1, 12)]
+    lines = [f"{image}\t{mask}\n" for image, mask in zip([*again, *others], masks, strict=True)]
+    (root / "list.txt").write_text("".join(lines))
+    (root / "held_out.txt").write_text(lines[-1])
+    data = ["--data.name", "folder", "--data.root", str(root), "--data.num_classes", "3"]
+    lists = ["--data.labeled", "list.txt", "--data.val", "held_out.txt", "--data.unlabeled", "list.txt"]
+    assert main([*data, *lists, "--labeled", "8", "--val", "3", "--output", str(root / "split")]) == 0
+    said = capsys.readouterr()
+    assert said.err == "5 labelled images are left out: they are there twice, or in val or test\n"
+    assert "5 labeled, 3 unlabeled, 3 val images" in said.out
+    config = DataConfig(name="folder", root=str(root), split=str(root / "split"), num_classes=3)
+    dataset = load_dataset(config, supervised_only=False)
+    images = [pair.image.resolve() for part in (dataset.labeled, dataset.unlabeled, dataset.val) for pair in part]
+    assert len(set(images)) == len(images) == 11 and others[-1] not in images
+
+
+def test_a_split_without_unlabelled_images(labelled_folder: Path, capsys: pytest.CaptureFixture, refusal) -> None:
+    data = ["--data.name", "folder", "--data.root", str(labelled_folder), "--data.num_classes", "3"]
+    options = [*data, "--data.images", "images/*/[0-1]*", "--data.masks", "masks/*/[0-1]*", "--labeled", "20"]
+    assert main([*options, "--val", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "17 labeled, 0 unlabeled, 3 val images" in out
+    assert "train with --data.split 20 --method.supervised_only true, as no image is left without a label\n" in out
+    said = "expected at least one image, got an empty list: "
+    for options in (["--data.split", "20"], ["--data.unlabeled", "splits/20/unlabeled.txt"]):
+        error = refusal(train, *data, "--data.val", "splits/20/val.txt", *options)
+        assert said in error and "train with --method.supervised_only true" in error
+    config = DataConfig(name="folder", root=str(labelled_folder), split="20", num_classes=3)
+    assert len(load_dataset(config, supervised_only=True).labeled) == 17

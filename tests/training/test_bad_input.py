@@ -119,6 +119,20 @@ def test_the_folder_itself_trains(folder):
     assert main([*options, *fast, "--output", str(root / "run")]) == 0
 
 
+def test_what_may_be_on_purpose_is_said_before_the_first_step(folder, capsys):
+    root, options = folder
+    (root / "b.gif").write_bytes(b"")
+    patterns = ["--data.images", "*.jpg", "--data.masks", "*.png", "--data.labeled", "*.jpg"]
+    fast = ["--train.steps", "1", "--train.batch_size", "2", "--data.loader", "torch"]
+    assert main([*options, *patterns, *fast, "--output", str(root / "run")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("warning: 1 file is not used, as *.jpg (data.images) stands for .jpg here: b.gif")
+    assert lines[1].startswith("warning: 2 of 2 images of data.val are labelled too") and lines[1].endswith(
+        "a.jpg, b.jpg"
+    )
+    assert lines[2].startswith("folder: 2 labelled")
+
+
 def damage_list(root):
     (root / "list.txt").write_text("")
     return "list.txt"

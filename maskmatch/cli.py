@@ -175,8 +175,9 @@ def read_config(path: Path) -> Config:
 
 def parse_train(argv: Sequence[str]) -> Config:
     """The validated configuration of a training run; exits with code 2 where the command line is wrong."""
-    named = any(argument.split("=")[0] == "--data.loader" for argument in argv)
-    config = Config(**parse(train_parser(), argv), loader_from_file=not named)
+    config = Config(**parse(train_parser(), argv))
+    on_command_line = any(argument.split("=")[0] == "--data.loader" for argument in argv)
+    config.loader_from_file = config.data.loader == "dali" and not on_command_line
     validate(config)
     return config
 

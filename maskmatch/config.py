@@ -220,7 +220,7 @@ class Config:
     profile: int = 0
     """Steps to time by phase and to trace, instead of training."""
     loader_from_file: bool = False
-    """Whether `data.loader` stands in a file of options, as every run's own does: `dali` is then a preference."""
+    """Whether `data.loader dali` comes from a file of options, such as a run's own: it is then a preference."""
 
 
 NOT_OF_THE_RUN = ("output", "resume", "dry_run", "profile", "loader_from_file")

@@ -110,7 +110,7 @@ def make_loader(
         measured=measured,
     )
     make.broken.update(left_out)
-    return Loader(name, make, start_step=start_step, workers=workers)
+    return Loader(name, make, start_step=start_step, workers=workers, device=device)
 
 
 def _default_workers(device: torch.device) -> int:

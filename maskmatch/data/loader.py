@@ -35,6 +35,7 @@ from maskmatch.data.views import (
 from maskmatch.errors import UserError
 
 Item = tuple[Pair, Sample]
+CPU = torch.device("cpu")
 AT_ONCE = 4  # batches that a loader without threads makes together
 
 
@@ -232,10 +233,12 @@ class Loader(Iterator[Batch]):
     raised where that step's batch is asked for, and closes the loader.
     """
 
-    def __init__(self, name: str, make: BatchMaker, *, start_step: int, workers: int) -> None:
+    def __init__(
+        self, name: str, make: BatchMaker, *, start_step: int, workers: int, device: torch.device = CPU
+    ) -> None:
         self.name = name
         self._maker = make
-        self._handover = Handover(make.device)
+        self._handover = Handover(device)
         self._next_step = start_step
         self._closed = False
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"{name}-loader") if workers else None

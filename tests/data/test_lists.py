@@ -217,6 +217,12 @@ def test_an_unknown_id_with_dots_is_named(folder: DataConfig) -> None:
 
 
 def test_a_list_of_another_encoding(folder: DataConfig) -> None:
-    (Path(str(folder.root)) / "labeled.txt").write_bytes("images/0.png masks/0.png\n".encode("utf-16"))
-    with pytest.raises(UserError, match=r"expected a list file of text, in UTF-8, got zeros in it: .*labeled\.txt"):
+    """UTF-16 is read by its mark, and without one refused."""
+    listed = Path(str(folder.root)) / "labeled.txt"
+    expected = load_dataset(folder, supervised_only=False).labeled
+    content = listed.read_text()
+    listed.write_bytes(content.encode("utf-16"))
+    assert load_dataset(folder, supervised_only=False).labeled == expected
+    listed.write_bytes(content.encode("utf-16-le"))
+    with pytest.raises(UserError, match=r"expected a list file of text, got a zero at byte 1: .*labeled\.txt"):
         load_dataset(folder, supervised_only=False)

@@ -6,7 +6,7 @@ CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name 
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 
-.PHONY: train test quick sanitize lint format clean
+.PHONY: train test quick sanitize oldest lint format clean
 
 train: .venv/installed
 	$(BIN)/python -m maskmatch.train --fused
@@ -33,6 +33,16 @@ sanitize: .venv/installed
 	    tests/ops/test_uniform.py
 	MASKMATCH_EMULATOR=sanitized $(UNDER_SANITIZERS) -k cuda-emulated -m "not slow" \
 	    tests/ops/test_conformance.py tests/ops/test_special_values.py tests/ops/test_threads.py
+
+# Older releases of torch in place of the installed one, whose compiler differs: the first is the oldest supported.
+# They are CUDA builds, gigabytes each, and stay under build/.
+OLDER := 2.10.0 2.11.0
+oldest: .venv/installed
+	for version in $(OLDER); do \
+	    test -d build/torch-$$version || $(BIN)/python -m pip install --quiet --target build/torch-$$version \
+	        torch==$$version torchvision || exit 1; \
+	    PYTHONPATH=build/torch-$$version $(BIN)/python -m pytest tests/method/test_compile.py || exit 1; \
+	done
 
 lint: .venv/installed
 	$(BIN)/ruff check .

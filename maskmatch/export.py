@@ -16,8 +16,8 @@ from maskmatch.errors import UserError
 
 DESCRIPTION = (
     "Write the network as one file that takes images, uint8 [N, 3, H, W], RGB, and returns logits, float32 "
-    "[N, C, H, W]. Normalisation and upsampling are inside; N, H and W are free, H and W in multiples of what the "
-    "network takes. Class names and sizes are in its metadata. It is checked before it gets its name."
+    "[N, C, H, W]. Normalisation, padding and upsampling are inside; N, H and W are free. Class names are in its "
+    "metadata. It is checked before it gets its name."
 )
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 NEEDED = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "torch_export": ()}

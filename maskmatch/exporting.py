@@ -125,9 +125,6 @@ def check(model: TrainedModel, kind: Format, path: Path) -> float:
 def check_shapes(model: TrainedModel) -> list[tuple[int, int, int, int]]:
     """Sizes and batches: the smallest, a flat and a narrow one, the training crop, and one that is larger and odd."""
     step = _stride(model.student)
-    least = 2 * max(
-        step, model.student.min_size
-    )  # the coarsest features of the last one, the example, are not of size 1
     height, width = model.crop_size
     least = _least_traced(model.student)
     return [

@@ -154,7 +154,7 @@ class MaskMatch:
         """The batch with the boxes of CutMix, which are otherwise drawn anew wherever they are needed."""
         mixes = self.config.cutmix and not self.config.supervised_only
         # torch 2.11 compiles `_replace` of a NamedTuple to an empty one.
-        return Batch(*batch[:-1], boxes=self._boxes(batch)) if mixes else batch
+        return Batch(*batch[:6], boxes=self._boxes(batch), truth=batch.truth) if mixes else batch
 
     def divisors(self, batch: Batch) -> Tensor:
         """The pixels that count in each of DIVISORS: non-ignored ones; int64 [5], float64 with class weights.

@@ -216,7 +216,9 @@ def test_an_unknown_id_with_dots_is_named(folder: DataConfig) -> None:
         load_dataset(folder, supervised_only=False)
 
 
-def test_a_list_of_another_encoding(folder: DataConfig) -> None:
-    (Path(str(folder.root)) / "labeled.txt").write_bytes("images/0.png masks/0.png\n".encode("utf-16"))
-    with pytest.raises(UserError, match=r"expected a list file of text, in UTF-8, got zeros in it: .*labeled\.txt"):
-        load_dataset(folder, supervised_only=False)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_with_a_mark_of_its_encoding(folder: DataConfig, encoding: str) -> None:
+    labeled = load_dataset(folder, supervised_only=False).labeled
+    path = Path(str(folder.root)) / "labeled.txt"
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert load_dataset(folder, supervised_only=False).labeled == labeled

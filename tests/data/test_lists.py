@@ -212,7 +212,7 @@ def test_ids_with_dots(tmp_path: Path, name: str, image: str, mask: str, identif
 
 def test_an_unknown_id_with_dots_is_named(folder: DataConfig) -> None:
     write(Path(str(folder.root)) / "labeled.txt", f"0\n{ROBOFLOW}\n")
-    with pytest.raises(UserError, match=rf"expected `image mask` on a line, got `{ROBOFLOW}`: .*labeled\.txt, line 2"):
+    with pytest.raises(UserError, match=rf"id that has a mask, on a line, got `{ROBOFLOW}`: .*labeled\.txt, line 2"):
         load_dataset(folder, supervised_only=False)
 
 

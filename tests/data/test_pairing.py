@@ -257,6 +257,14 @@ def test_one_mask_for_two_images(tmp_path: Path, save: tuple) -> None:
     assert len(load_dataset(config, supervised_only=True, incomplete=True).labeled) == 2
 
 
+@pytest.mark.parametrize("masks", ["*.png", "**/*"])
+def test_masks_that_leave_no_image(tmp_path: Path, masks: str) -> None:
+    touch(tmp_path, "1.png", "2.png")
+    config = DataConfig(name="folder", root=str(tmp_path), num_classes=2, images="*.png", masks=masks)
+    with pytest.raises(UserError, match=r"got 0 images .*data\.masks matches all of data\.images too"):
+        load_dataset(config, supervised_only=True)
+
+
 @pytest.mark.parametrize("identifier", ["1/23", "site_1/images/23", "site_1/images/23.png"])
 def test_ids_of_several_wildcards(tmp_path: Path, identifier: str) -> None:
     root = touch(tmp_path, "site_1/images/23.png", "site_1/masks/23.png", "site_12/images/3.png")

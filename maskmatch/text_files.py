@@ -28,9 +28,9 @@ def read_text(path: Path, expected: str, *, undecodable: Literal["strict", "surr
     except OSError as error:
         raise UserError(f"expected {expected}, got {error.strerror}: {path}") from error
     try:
-        if content.startswith(UTF_16_MARKS):
-            return content.decode("utf-16")
-        if (place := content.find(0)) >= 0:
+        if content.startswith(UTF_16_MARKS) and "\0" not in (text := content.decode("utf-16")):
+            return text
+        if (place := content.find(0)) >= 0:  # an image, UTF-16 without its mark, UTF-32
             raise UserError(f"expected {expected}, got a zero at byte {place}: {path}")
         return content.decode("utf-8-sig", undecodable)
     except UnicodeDecodeError as error:

@@ -39,6 +39,8 @@ def test_lines_are_parted_at_their_ends_alone(tmp_path, lines, end):
         ("\ufeff".encode("utf-16-le") + b"abc", "expected text in UTF-8, got byte 0x63 in line 1, at byte 4"),
         ("ab".encode("utf-16-le"), "expected text, got a zero at byte 1"),
         (b"\x89PNG\r\n\x1a\n\0\0", "expected text, got a zero at byte 8"),
+        ("ab".encode("utf-32"), "expected text, got a zero at byte 2"),  # whose mark begins as that of UTF-16
+        ("a\0b".encode("utf-16"), "expected text, got a zero at byte 3"),
     ],
     ids=str,
 )

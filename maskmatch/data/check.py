@@ -57,8 +57,8 @@ def check_dataset(dataset: Dataset, *, supervised_only: bool, skip: bool = False
     With `skip`, files that have too many pixels to be read are let pass.
 
     Raises UserError for the first file that is missing, truncated or no image, for the first mask whose size differs
-    from its image's or that holds a value that is neither a class nor ignored, and for masks that together say nothing
-    or do not agree.
+    from its image's or that holds a value that is neither a class nor ignored, for masks that together say nothing or
+    do not agree, and for a list of which files that are too large leave nothing.
     """
     left_out: list[TooLargeError] = []
 
@@ -80,16 +80,25 @@ def check_dataset(dataset: Dataset, *, supervised_only: bool, skip: bool = False
         raise UserError(fault)
     for part in (dataset.test,) if supervised_only else (dataset.unlabeled, dataset.test):
         list(each(skipping(check_files), part))
+    if fault := next(emptied(dataset, left_out), None):
+        raise UserError(fault)
     return Checked(masks, left_out)
+
+
+def emptied(dataset: Dataset, left_out: Iterable[TooLargeError]) -> Iterator[str]:
+    """A line for each list of which files that are too large leave nothing."""
+    gone = {error.path: error for error in left_out}
+    for part in ("labeled", "unlabeled", "val"):
+        pairs: tuple[Pair, ...] = getattr(dataset, part)
+        if pairs and not any(gone.keys().isdisjoint(pair) for pair in pairs):
+            error = next(gone[path] for path in pairs[0] if path in gone)
+            yield f"data.{part}: expected some images that are not too large, got none: {error}"
 
 
 def measurable(dataset: Dataset, left_out: Iterable[TooLargeError]) -> Dataset:
     """The data set without the validation images that were left out; the loader passes over the others by itself."""
-    gone = {error.path: error for error in left_out}
-    val = tuple(pair for pair in dataset.val if gone.keys().isdisjoint(pair))
-    if dataset.val and not val:
-        raise next(gone[path] for path in dataset.val[0] if path in gone)
-    return replace(dataset, val=val)
+    gone = {error.path for error in left_out}
+    return replace(dataset, val=tuple(pair for pair in dataset.val if gone.isdisjoint(pair)))
 
 
 def each(check: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:

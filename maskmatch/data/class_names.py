@@ -21,7 +21,7 @@ def names_of_folder(config: DataConfig, root: Path) -> list[str]:
     Raises UserError where nothing says how many classes there are.
     """
     path = root / CLASSES_FILE
-    lines = read_lines(path, "class names, one on a line,") if path.is_file() else []
+    lines = read_lines(path, "one class name on a line") if path.is_file() else []
     if names := [line.strip() for line in lines if line.strip()]:
         return names
     count = config.num_classes

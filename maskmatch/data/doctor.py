@@ -10,7 +10,7 @@ from hashlib import blake2b
 import numpy as np
 
 from maskmatch.batch import IGNORE_INDEX
-from maskmatch.data.check import check_image, check_pair, each
+from maskmatch.data.check import check_image, check_pair, each, emptied
 from maskmatch.data.dataset import PARTS, Dataset, Pair
 from maskmatch.data.files import FileError, TooLargeError, read_image
 from maskmatch.data.overlap import picture_of
@@ -71,7 +71,7 @@ def examine(
     left_out = [error for error in failures if skip and isinstance(error, TooLargeError)]
     errors = [str(error) for error in failures if error not in left_out]
     masks = {part: [found.values for found in examined if found.part == part and found.values] for part in PARTS}
-    errors += faults(dataset, masks)
+    errors += [*faults(dataset, masks), *emptied(dataset, left_out)]
     parts = {part: _summary([found for found in examined if found.part == part], dataset) for part in PARTS}
     leaks, repeated = _shared(examined)
     warnings = [

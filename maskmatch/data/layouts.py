@@ -102,6 +102,8 @@ def _labeled_and_rest(pairing: Pairing) -> dict[str, tuple[Pair, ...]]:
     labeled = tuple(pair for pair in pairs if pair.mask)
     if not labeled:
         why = leftovers(pairing)
+        if not pairs and any(pairing.images.match(mask) for mask in pairing.mask_files):
+            why = ["data.masks matches all of data.images too, and what it matches is no image"]
         if found := polygons(pairing):
             why = [f"there are polygons in JSON, such as {found[0]}{DRAW_POLYGONS}"]
         raise UserError(

@@ -56,8 +56,8 @@ def read_list(path: Path, root: Path, *, labeled: bool, find: Find) -> tuple[Pai
             continue
         pair = _read_line(line.strip(" \t"), root, find)
         if pair is None or (labeled and pair.mask is None):
-            form = "image mask" if labeled else "image"
-            raise UserError(f"expected `{form}` on a line, got `{line.strip()}`: {path}, line {number}")
+            form = "`image mask`, or an image or id that has a mask," if labeled else "`image`, or the id of one,"
+            raise UserError(f"expected {form} on a line, got `{line.strip()}`: {path}, line {number}")
         pairs.append(pair)
     return tuple(pairs)
 

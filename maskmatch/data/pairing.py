@@ -4,8 +4,8 @@
   folder, and a `**/` that stands for no folder is left out.
 - Braces that share a choice, such as `{train,val}/images/*` and `{train,val}/masks/*`, agree as well; a brace of one
   pattern alone, or of suffixes, is free.
-- Where the patterns have wildcards of different kinds, the same path below both patterns' fixed folders will do too:
-  `images/00[0-3].png` and `masks/*.png`.
+- Where the patterns have wildcards of different kinds, and a file of one may have the same path below its pattern's
+  fixed folder as one of the other, that path must be the same: `images/1[0-3].png` and `masks/*.png`.
 """
 
 from __future__ import annotations
@@ -103,9 +103,11 @@ class Pairing:
             return
         braces = tuple(match.braces[both[side]] for both in self._shared)
         kinds = self.images.kinds, self.masks.kinds
-        yield ("wildcards", *braces, *match.wildcards)
-        if len(kinds[0]) != len(kinds[1]):
-            yield ("folders", *braces, *match.parts)
+        other = (self.masks, self.images)[side]
+        if kinds[0] == kinds[1] or not other.has_place_for(match.below):
+            yield ("wildcards", *braces, *match.wildcards)
+            if len(kinds[0]) != len(kinds[1]):
+                yield ("folders", *braces, *match.parts)
         if kinds[0] != kinds[1]:
             yield ("path", *braces, match.below)
 

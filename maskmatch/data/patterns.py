@@ -99,6 +99,12 @@ class Pattern:
         wildcards = [text.removesuffix("/") for start, text in texts("wildcard") if 0 <= start <= stem]
         return Match(tuple(wildcards), tuple(braces), below[:stem])
 
+    def has_place_for(self, below: str) -> bool:
+        """Whether it would match a file of this path below the folder, given the right suffix."""
+        named = {_suffix(one) for one in self._plain}
+        suffixes = {each for one in named for each in (IMAGE_SUFFIXES if is_pattern(one) else [one])}
+        return any(self._expression.fullmatch(below + suffix) for suffix in suffixes)
+
     def below(self, path: Path) -> str | None:
         """The path below the folder, without its suffix; None for one elsewhere."""
         below = self._below(path)

@@ -253,7 +253,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         write_config(folder, config, found)
         write_environment(folder)
     val = dataset.val[world.rank :: world.size]
-    warnings = [*dataset.notes, *overlaps(dataset), *map(str, checked.left_out)] if world.leads else []
+    left_out = (f"left out: {error}" for error in checked.left_out)
+    warnings = [*dataset.notes, *overlaps(dataset), *left_out] if world.leads else []
     run = Run(
         config=config,
         world=world,

@@ -85,7 +85,7 @@ def test_another_order_than_that_of_a_public_data_set() -> None:
     ],
 )
 def test_a_file_that_is_no_text(folder: DataConfig, content: bytes, said: str) -> None:
-    with pytest.raises(UserError, match=rf"expected class names, one on a line.*{said}.*classes\.txt") as caught:
+    with pytest.raises(UserError, match=rf"expected one class name on a line.*{said}.*classes\.txt") as caught:
         load(folder, None, content)
     assert "\n" not in str(caught.value)
 

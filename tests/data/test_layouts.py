@@ -92,9 +92,9 @@ def test_forms_of_a_list_line(folder: DataConfig) -> None:
         ),
         (
             {"labeled": "images.txt"},
-            r"expected `image mask` on a line, got `images/33.jpg`: .*images\.txt, line 2",
+            r"expected `image mask`, or an .* that has a mask, on a line, got `images/33.jpg`: .*images\.txt, line 2",
         ),
-        ({"unlabeled": "three.txt"}, r"expected `image` on a line, got `a b c`: .*three\.txt, line 1"),
+        ({"unlabeled": "three.txt"}, r"expected `image`, or the id of one.* got `a b c`: .*three\.txt, line 1"),
         ({"unlabeled": "images/0.png"}, r"expected a list file of text, .*0\.png"),
         ({"num_classes": None}, r"data\.num_classes: expected the number of classes, got none"),
         ({"num_classes": 0}, r"data\.num_classes: expected 1 to 255, got 0"),

@@ -20,6 +20,7 @@ from maskmatch.data.check import check_image
 from maskmatch.data.doctor import examine
 from maskmatch.data.files import TooLargeError
 from maskmatch.data.mask_table import configured, identity
+from maskmatch.errors import UserError
 
 TOO_LARGE = r"expected an image of at most 3,100 pixels.*got 3,\d+ .*on_error skip\): .*"
 
@@ -126,10 +127,18 @@ def test_images_above_the_limit_are_left_out(folder: DataConfig, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("tiny_limit")
-def test_where_nothing_is_left_to_validate_with(folder: DataConfig) -> None:
-    dataset = load_dataset(folder, supervised_only=False)  # whose validation images are both above it
-    with pytest.raises(TooLargeError, match=r"images/10\.png"):
-        measurable(dataset, check_dataset(dataset, supervised_only=False, skip=True).left_out)
+@pytest.mark.parametrize("part", ["labeled", "unlabeled", "val"])
+def test_where_nothing_of_a_list_is_left(folder: DataConfig, part: str) -> None:
+    dataset = load_dataset(folder, supervised_only=False)
+    small, large = dataset.labeled, dataset.val
+    lists = dict.fromkeys(("labeled", "unlabeled", "val"), small) | {part: large}
+    dataset = dataclasses.replace(dataset, **lists)
+    said = rf"data\.{part}: expected some images that are not too large, got none: {TOO_LARGE}"
+    with pytest.raises(UserError, match=said):
+        check_dataset(dataset, supervised_only=False, skip=True)
+    assert [line for line in examine(dataset, supervised_only=False, skip=True).errors if re.match(said, line)]
+    rest = dataclasses.replace(dataset, **{part: (*large, *small)})
+    assert len(check_dataset(rest, supervised_only=False, skip=True).left_out) == len(large)
 
 
 @pytest.mark.usefixtures("tiny_limit")

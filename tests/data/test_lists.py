@@ -212,17 +212,20 @@ def test_ids_with_dots(tmp_path: Path, name: str, image: str, mask: str, identif
 
 def test_an_unknown_id_with_dots_is_named(folder: DataConfig) -> None:
     write(Path(str(folder.root)) / "labeled.txt", f"0\n{ROBOFLOW}\n")
-    with pytest.raises(UserError, match=rf"expected `image mask` on a line, got `{ROBOFLOW}`: .*labeled\.txt, line 2"):
+    with pytest.raises(UserError, match=rf"id that has a mask, on a line, got `{ROBOFLOW}`: .*labeled\.txt, line 2"):
         load_dataset(folder, supervised_only=False)
 
 
-def test_a_list_of_another_encoding(folder: DataConfig) -> None:
-    """UTF-16 is read by its mark, and without one refused."""
-    listed = Path(str(folder.root)) / "labeled.txt"
-    expected = load_dataset(folder, supervised_only=False).labeled
-    content = listed.read_text()
-    listed.write_bytes(content.encode("utf-16"))
-    assert load_dataset(folder, supervised_only=False).labeled == expected
-    listed.write_bytes(content.encode("utf-16-le"))
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_with_a_mark_of_its_encoding(folder: DataConfig, encoding: str) -> None:
+    labeled = load_dataset(folder, supervised_only=False).labeled
+    path = Path(str(folder.root)) / "labeled.txt"
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert load_dataset(folder, supervised_only=False).labeled == labeled
+
+
+def test_a_list_in_utf_16_without_its_mark(folder: DataConfig) -> None:
+    path = Path(str(folder.root)) / "labeled.txt"
+    path.write_bytes(path.read_text().encode("utf-16-le"))
     with pytest.raises(UserError, match=r"expected a list file of text, got a zero at byte 1: .*labeled\.txt"):
         load_dataset(folder, supervised_only=False)

@@ -115,6 +115,30 @@ LAYOUTS: dict[str, tuple[str, str, dict[str, str | None], list[str]]] = {
         {"images/002.png": "masks/002.png", "images/003.png": None},
         ["images/004.png", "masks/004.png"],
     ),
+    "some of the images": (
+        "images/1[0-3].png",
+        "masks/*.png",
+        {"images/12.png": "masks/12.png", "images/13.png": None},
+        ["images/3.png", "masks/2.png", "masks/3.png"],
+    ),
+    "some of the images, in any folder": (
+        "images/**/1?.png",
+        "masks/**/*.png",
+        {"images/a/12.png": "masks/a/12.png", "images/a/13.png": None, "images/10.png": None},
+        ["masks/a/2.png", "masks/a/3.png", "masks/0.png"],
+    ),
+    "some of the masks": (
+        "images/*.png",
+        "masks/1?.*",
+        {"images/3.png": None, "images/12.png": "masks/12.png", "images/2.png": None},
+        ["masks/13.png", "masks/2.png"],
+    ),
+    "some characters, and names that differ": (
+        "images/img_[0-9].png",
+        "masks/mask_*.png",
+        {"images/img_1.png": "masks/mask_1.png", "images/img_2.png": None},
+        ["masks/mask_02.png"],
+    ),
     "some characters in both": (
         "./images//00[0-3].png",
         "masks/00[0-3]_m.png",
@@ -233,10 +257,12 @@ def test_one_mask_for_two_images(tmp_path: Path, save: tuple) -> None:
     assert len(load_dataset(config, supervised_only=True, incomplete=True).labeled) == 2
 
 
-def test_two_readings_are_refused(tmp_path: Path) -> None:
-    root = touch(tmp_path, "images/002.png", "masks/002.png", "masks/2.png")
-    with pytest.raises(UserError, match=r"expected one file for `2` in masks/\*\.png, got two: .*002\.png, .*/2\.png"):
-        pairs(root, "images/00[0-3].png", "masks/*.png")
+@pytest.mark.parametrize("masks", ["*.png", "**/*"])
+def test_masks_that_leave_no_image(tmp_path: Path, masks: str) -> None:
+    touch(tmp_path, "1.png", "2.png")
+    config = DataConfig(name="folder", root=str(tmp_path), num_classes=2, images="*.png", masks=masks)
+    with pytest.raises(UserError, match=r"got 0 images .*data\.masks matches all of data\.images too"):
+        load_dataset(config, supervised_only=True)
 
 
 @pytest.mark.parametrize("identifier", ["1/23", "site_1/images/23", "site_1/images/23.png"])

@@ -103,24 +103,23 @@ def test_metadata(onnx_file, torch_file):
     assert json.loads(found["min_size"]) == same["min_size"] == 2
 
 
-NETWORKS = {
-    "unet": "tu-test_resnet",  # takes any size
-    "upernet": "tu-test_resnet",  # pools to a few bins
-    "pan": "tu-test_resnet",  # its coarsest features are smaller still
-    "segformer": "tu-test_resnet",
-    "dpt": "tu-test_vit",  # resizes its position embedding
-    "fpn": "tu-test_convnext",  # normalises in another layout
-    "manet": "tu-tf_efficientnet_lite0",  # pads by the size of its features
-}
+NETWORKS = [
+    *((kind, "unet", "tu-test_resnet") for kind in ("torch_export", "onnx")),  # takes any size
+    *((kind, "upernet", "tu-test_resnet") for kind in ("torch_export", "onnx")),  # pools to a few bins
+    *((kind, "pan", "tu-test_resnet") for kind in ("torch_export", "onnx")),  # its coarsest features are smaller still
+    ("onnx", "segformer", "tu-test_resnet"),
+    ("torch_export", "dpt", "tu-test_vit"),  # resizes its position embedding
+    ("onnx", "fpn", "tu-test_convnext"),  # normalises in another layout
+    ("torch_export", "manet", "tu-tf_efficientnet_lite0"),  # pads by the size of its features
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["torch_export", "onnx"])
-@pytest.mark.parametrize("arch", NETWORKS)
-def test_architectures(arch, kind, tmp_path):
+@pytest.mark.parametrize(("kind", "arch", "encoder"), NETWORKS)
+def test_architectures(kind, arch, encoder, tmp_path):
     if kind == "onnx":
         pytest.importorskip("onnxruntime")
-    config = Config(model=ModelConfig(arch, NETWORKS[arch]))
+    config = Config(model=ModelConfig(arch, encoder))
     torch.manual_seed(0)
     student = build_student(config.model, 3)
     student.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

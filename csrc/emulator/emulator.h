@@ -35,16 +35,32 @@ struct Counts {
 void reset(const Range* buffers, size_t count, uint64_t order);
 Counts counts();
 
+// What warps did, by the place in the machine code of the host: an offset in the module that holds it. A warp does what
+// its busiest lane does: bytes moved by it, calls of special functions, or barriers.
+enum class Event { kLoad, kStore, kSharedLoad, kSharedStore, kSpecial, kBarrier };
+struct Site {
+  int64_t launch;  // counted since `profile`
+  int64_t offset;
+  Event event;
+  int64_t amount;
+};
+void profile();
+std::vector<Site> take_profile();  // since `profile`, which this ends
+
 // What the kernels were launched with since the last call.
 struct Launch {
   int threads;  // a block
   size_t dynamic_shared_bytes;
+  int64_t blocks;
+  int64_t kernel;  // its offset in the module that holds it
 };
 std::vector<Launch> take_launches();
+int64_t offset_in_module(const void* address);
 
 // Runs function(call.begin) once for every thread; `call` holds the kernel's arguments. Throws std::runtime_error with
-// what a thread did wrong.
-void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range call, void (*function)(const void*));
+// what a thread did wrong. `kernel` is the kernel's address.
+void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range call, void (*function)(const void*),
+            const void* kernel);
 
 // ---- for kernels ----
 

@@ -56,11 +56,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     std::tuple<std::decay_t<Parameters>...> arguments;
   };
   const Call call{kernel, {arguments...}};
-  emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, {&call, sizeof call, 1},
-                   [](const void* memory) {
-                     const Call& of_thread = *static_cast<const Call*>(memory);
-                     std::apply(of_thread.kernel, of_thread.arguments);
-                   });
+  emulator::launch(
+      config->gridDim, config->blockDim, config->dynamicSmemBytes, {&call, sizeof call, 1},
+      [](const void* memory) {
+        const Call& of_thread = *static_cast<const Call*>(memory);
+        std::apply(of_thread.kernel, of_thread.arguments);
+      },
+      reinterpret_cast<const void*>(kernel));
   return cudaSuccess;
 }
 

@@ -3,10 +3,10 @@
     python benchmarks/gpu_model.py          # the readings of a device beside the predictions
 
 A warp's instructions are counted by machine_code.py. A multiprocessor issues four a clock at best; half as many of
-those that add integers or compare, an eighth as many exponentials and conversions, and one access to shared or global memory,
-of 128 bytes. The scarcest of these, over `efficiency`, is what its warps cost together. A warp that waits costs cycles
-too: for what it loads and at barriers. Both are added in squares, as the larger one hides most of the smaller. Thread
-blocks run in waves of as many as registers, shared memory and warps allow.
+those that add integers or compare, an eighth as many exponentials and conversions, and one access to shared or global
+memory, of 128 bytes. The scarcest of these, over `efficiency`, is what its warps cost together. A warp that waits costs
+cycles too: for what it loads and at barriers. Both are added in squares, as the larger one hides most of the smaller.
+Thread blocks run in waves of as many as registers, shared memory and warps allow.
 
 The four constants are a least-squares fit to the readings of two shapes in gpu_readings.json; `--fit` repeats it. The
 model knows no caches: kernels whose loads miss the first-level cache take longer than it says.

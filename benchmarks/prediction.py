@@ -20,6 +20,7 @@ from gpu_model import Launch, launch_of
 from machine_code import Block
 
 FLAGS = ("-O3", "-DNDEBUG", "-std=c++17", "--ftz=true", "-lineinfo", "-arch=sm_90", "-Xptxas=-v", "-cubin")
+H200 = 2  # of emulator.h's devices
 # Launched once, whatever the number of images.
 ONCE = ("sum_blocks",)
 
@@ -58,9 +59,11 @@ class Kernels:
     def launches(self, emulator: Any, call: Callable[[], Any], images: int = 1) -> list[Launch]:
         """What `call` on one image launches, as it would be for so many images; the emulator is "profiled"."""
         module = Path(emulator.module.__file__)
+        emulator.module.set_device(H200, images)
         emulator.module.take_launches()
         emulator.module.profile()
         call()
+        emulator.module.set_device(0)
         profile, launched = emulator.module.take_profile(), emulator.module.take_launches()
         result = []
         for index, (threads, dynamic_shared, blocks, place) in enumerate(launched):

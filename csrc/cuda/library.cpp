@@ -2,16 +2,21 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../operators.h"
+#include "forms.h"
 
 namespace maskmatch::cuda {
 
 static std::string cuda_architectures() { return MASKMATCH_CUDA_ARCHS; }
+
+static std::string cuda_forms() { return std::string("multiscale_pseudo_label:") + pseudo_label_form.load(); }
 
 }  // namespace maskmatch::cuda
 
 STABLE_TORCH_LIBRARY_FRAGMENT(maskmatch, library) {
   // The compiled CUDA architectures, such as "80 90".
   library.def("cuda_architectures() -> str");
+  // Which form of each operator ran last, such as "multiscale_pseudo_label:series"; none where it did not run.
+  library.def("cuda_forms() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
@@ -23,4 +28,5 @@ STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CompositeExplicitAutograd, library) {
   library.impl("cuda_architectures", TORCH_BOX(&maskmatch::cuda::cuda_architectures));
+  library.impl("cuda_forms", TORCH_BOX(&maskmatch::cuda::cuda_forms));
 }

@@ -5,11 +5,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../cuda/forms.h"
 #include "../cuda/multiscale_pseudo_label.cuh"
 #include "../cuda/patch_mask.cuh"
 #include "../cuda/upsample_cross_entropy.cuh"
@@ -175,6 +177,8 @@ std::vector<std::tuple<int64_t, int64_t, std::string, int64_t>> take_profile() {
   return result;
 }
 
+std::map<std::string, std::string> forms() { return {{"multiscale_pseudo_label", pseudo_label_form.load()}}; }
+
 }  // namespace
 
 PYBIND11_MODULE(maskmatch_emulator, module) {
@@ -190,6 +194,9 @@ PYBIND11_MODULE(maskmatch_emulator, module) {
       "Launch, offset in this module, event and amount since `profile`: bytes moved, calls of special functions, "
       "threads at barriers");
   module.def("set_thread_order", [](uint64_t order) { thread_order = order; }, "0: ascending, else a shuffle's seed");
+  module.def("set_device", &emulator::set_device, py::arg("index"), py::arg("images") = 1,
+             "An index into emulator.h's devices, and the images that share it");
+  module.def("forms", &forms, "Which form of an operator ran last");
   module.def("take_counts", &take_counts,
              "What the kernels did since the last call: bytes of distinct 32-byte sectors a block, accesses of threads "
              "to global memory, exponentials and logarithms, thread blocks of the largest launch");

@@ -31,7 +31,7 @@ from maskmatch.ops.reference import hidden_patches, memory_format
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
-KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")]
+KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
 RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
 
 BUILD = ROOT / "build" / "emulator"
@@ -192,8 +192,9 @@ class Emulated:
         return label, confidence
 
     def upsample_cross_entropy(self, logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        loss, counts = _CrossEntropy.apply(self.module, logits, *rest)
-        return loss, counts
+        *inputs, divisor_of = rest if len(rest) == 10 else (*rest, None)
+        loss, counts = _CrossEntropy.apply(self.module, logits, *inputs)
+        return loss if divisor_of is None else loss / divisor_of(counts), counts
 
 
 def _flat(images: Tensor, channels_last: bool) -> np.ndarray | None:

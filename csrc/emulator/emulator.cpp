@@ -184,6 +184,21 @@ std::vector<Launch> launches;
 
 std::vector<Launch> take_launches() { return std::exchange(launches, {}); }
 
+int chosen_device = 0;
+
+void set_device(int index, int images) {
+  if (index < 0 || index > 2 || images < 1 || images > kMostImages) throw std::runtime_error("no such device");
+  chosen_device = index * kMostImages + images - 1;
+}
+
+int device() { return chosen_device; }
+
+Device device_of(int number) {
+  Device device = kDevices[number / kMostImages];
+  device.multiprocessors = std::max(1, device.multiprocessors / (number % kMostImages + 1));
+  return device;
+}
+
 int64_t offset_in_module(const void* address) {
   Dl_info module;
   if (!dladdr(address, &module)) return -1;

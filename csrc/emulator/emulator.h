@@ -22,6 +22,18 @@ struct Range {
 
 // ---- for the host ----
 
+// Devices that kernels may be launched on: one as modest as any since 2020, the least of those that kernels are
+// compiled for, and an H200. `images` is what shares the device's multiprocessors, so that a launch of one image is as
+// that of a batch.
+struct Device {
+  int multiprocessors, shared_bytes, shared_bytes_a_block;
+};
+constexpr Device kDevices[] = {{20, 100 << 10, 99 << 10}, {40, 64 << 10, 64 << 10}, {132, 228 << 10, 227 << 10}};
+constexpr int kMostImages = 16;
+void set_device(int index, int images);  // 0 and 1 before the first call
+int device();                            // another number for each index and number of images
+Device device_of(int number);
+
 // What the kernels did since `reset`. Sectors are 32 bytes; each counts once a block for loads and once for stores.
 struct Counts {
   int64_t sectors_loaded, sectors_stored;

@@ -251,7 +251,15 @@ std::vector<Site> take_profile() {
     emulator::memory::access(address, bytes, true, __builtin_return_address(0));  \
   }
 
+// Atomics of the launching code, which is compiled with the kernels.
+#define MASKMATCH_ATOMICS(bits)                                                                    \
+  int##bits##_t __tsan_atomic##bits##_load(const int##bits##_t* address, int) { return *address; } \
+  void __tsan_atomic##bits##_store(int##bits##_t* address, int##bits##_t value, int) { *address = value; }
+
 extern "C" {
+MASKMATCH_ATOMICS(8)
+MASKMATCH_ATOMICS(32)
+MASKMATCH_ATOMICS(64)
 MASKMATCH_HOOKS(1)
 MASKMATCH_HOOKS(2)
 MASKMATCH_HOOKS(4)

@@ -17,7 +17,7 @@ constexpr int kMaxThreads = 128;
 constexpr size_t kMaxSlotBytes = 48 << 10;
 
 template <class Logit, bool kOneSoftmax>
-__global__ void __launch_bounds__(kMaxThreads) pseudo_label_general(const __grid_constant__ PseudoLabelArgs args) {
+__global__ void __launch_bounds__(kMaxThreads, 4) pseudo_label_general(const __grid_constant__ PseudoLabelArgs args) {
   MASKMATCH_DYNAMIC_SHARED(shared);
   const int64_t strips = (args.height + kRows - 1) / kRows, thread = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   const int64_t row = thread / args.width, image = row / strips;

@@ -1,15 +1,15 @@
-"""What the CUDA kernels move and compute, counted, and the time that GPUs need at least for as much: a prediction.
+"""What the CUDA kernels move and compute, counted, and the time that an H200 takes for it: a prediction.
 
-The emulator (csrc/emulator) runs the kernels and counts their own loads and stores. `bytes` are distinct 32-byte
-sectors a thread block, as shared memory and the first-level cache serve what a block repeats. `least_bytes` reads every
-input and writes every output of the operator once. `eager_bytes` is what the torch code that the operator replaces
-reads and writes, counted as the tensors that go in and out of every ATen call but views. `exps` are exponentials and
-logarithms. The predictions take the public bandwidth and rate of special functions, whichever takes longer, and a GPU
-that is full: one whose multiprocessors outnumber `thread_blocks` takes longer.
+The emulator (csrc/emulator) runs the kernels on one image and counts what they load, store and execute. `bytes` are
+distinct 32-byte sectors a thread block, as shared memory and the first-level cache serve what a block repeats.
+`least_bytes` reads every input and writes every output of the operator once. `eager_bytes` is what the torch code that
+the operator replaces reads and writes, counted as the tensors that go in and out of every ATen call but views. `exps`
+are exponentials and logarithms. `predicted_us` is gpu_model.py's, of the kernels in a CUDA graph.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from typing import Any
 
 import baselines
 import torch
+from gpu_model import predicted_us
 from measure import machine
-from ops_cases import DEFAULT_SHAPES, SHAPES
+from prediction import Kernels
 from selection import Selection
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,31 +31,32 @@ from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_en
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "csrc" / "emulator"))
 import emulated
 
-SCALES = (0.5, 0.75, 1.0)
+Shape = tuple[int, int, int, int]
+# Images, classes, side and the stride of the logits.
+SHAPES = {
+    "voc": (8, 21, 320, 8),
+    "cityscapes": (4, 19, 800, 8),
+    "voc4": (16, 21, 320, 4),
+    "ade20k": (8, 150, 512, 4),
+}
+SCALES = (0.75, 1.0, 1.25)
 THRESHOLD = 0.5
 PATCH = 16
 MASK_RATIO = 0.7
 
-# Gigabytes a second, and multiprocessors times the 16 special functions that each computes a clock at the boost clock,
-# from NVIDIA's data sheets: A100 SXM 80 GB, H100 SXM, GeForce RTX 4090, B200 SXM.
-DEVICES = {
-    "a100": (2039.0, 108 * 16 * 1.41),
-    "h100": (3350.0, 132 * 16 * 1.98),
-    "rtx4090": (1008.0, 128 * 16 * 2.52),
-    "b200": (8000.0, 148 * 16 * 1.97),
-}
 PROVIDERS = ("cuda",)
 COLUMNS = (
     "operator", "shape", "case", "dtype", "bytes", "least_bytes", "ratio", "eager_bytes", "over_eager", "loads",
-    "stores", "exps", "thread_blocks", *(f"predicted_us_{device}" for device in DEVICES),
+    "stores", "exps", "thread_blocks", "launches", "predicted_us",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Work:
-    """A workload: the operator, the torch code that it replaces, and the least that it can do with."""
+    """One image of a workload: the operator, the torch code that it replaces, and the least that it can do with."""
 
     operator: str
+    images: int
     shape: str
     case: str
     dtype: torch.dtype
@@ -69,27 +71,36 @@ def run(selection: Selection) -> Iterator[dict[str, Any]]:
         return selection.skip("roofline: no C++ compiler for the emulator")
     if not selection.chosen_providers(PROVIDERS):
         return None
-    with emulated.backend() as emulator:
-        for work in all_work(selection.chosen_shapes(SHAPES if selection.shapes else DEFAULT_SHAPES)):
+    kernels = None
+    if nvcc := shutil.which("nvcc"):
+        kernels = Kernels(emulated.KERNELS, nvcc)
+    else:
+        selection.skip("roofline, predicted_us: nvcc is not found")
+    with emulated.backend(variant="profiled") as emulator:
+        for work in all_work(selection.chosen_shapes(SHAPES)):
             emulator.module.take_counts()
-            work.fused()
-            yield machine("cpu") | record(work, emulator.module.take_counts(), eager_bytes(work.eager))
+            if kernels:
+                launches = kernels.launches(emulator, work.fused, work.images)
+                predicted = {"launches": len(launches), "predicted_us": predicted_us(launches)}
+            else:
+                work.fused()
+                predicted = {}
+            yield machine("cpu") | record(work, emulator.module.take_counts(), eager_bytes(work.eager)) | predicted
 
 
 def all_work(shapes: list[str]) -> Iterator[Work]:
-    for shape, strides in (SHAPES[name] for name in shapes):
-        for dtype in (torch.float32, torch.float16):
-            for stride in strides:
-                yield pseudo_label(shape, stride, dtype)
-                yield loss(shape, stride, dtype)
-                yield pixel_loss(shape, stride, dtype)
+    for shape in (SHAPES[name] for name in shapes):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield pseudo_label(shape, dtype)
+            yield loss(shape, dtype)
+            yield pixel_loss(shape, dtype)
         for layout in ("contiguous", "channels_last"):
             yield masking((2 * shape[0], 3, shape[2], shape[2]), layout)
 
 
 def record(work: Work, counts: dict[str, int], eager: int) -> dict[str, Any]:
-    moved, exps = counts["bytes"], counts["specials"]
-    result = {
+    moved = counts["bytes"]
+    return {
         "area": "roofline",
         "provider": "cuda",
         "predicted": True,
@@ -97,22 +108,16 @@ def record(work: Work, counts: dict[str, int], eager: int) -> dict[str, Any]:
         "shape": work.shape,
         "case": work.case,
         "dtype": str(work.dtype).removeprefix("torch."),
-        "bytes": moved,
-        "least_bytes": work.least_bytes,
+        "bytes": work.images * moved,
+        "least_bytes": work.images * work.least_bytes,
         "ratio": moved / work.least_bytes,
-        "eager_bytes": eager,
+        "eager_bytes": work.images * eager,
         "over_eager": eager / moved,
-        "loads": counts["loads"],
-        "stores": counts["stores"],
-        "exps": exps,
-        "thread_blocks": counts["blocks"],
+        "loads": work.images * counts["loads"],
+        "stores": work.images * counts["stores"],
+        "exps": work.images * counts["specials"],
+        "thread_blocks": work.images * counts["blocks"],
     }
-    for name, (gigabytes, gigaexps) in DEVICES.items():
-        result[f"predicted_us_{name}_bytes"] = moved / gigabytes / 1e3
-        result[f"predicted_us_{name}_exps"] = exps / gigaexps / 1e3
-        result[f"predicted_us_{name}"] = max(moved / gigabytes, exps / gigaexps) / 1e3
-        result[f"predicted_us_{name}_eager"] = eager / gigabytes / 1e3
-    return result
 
 
 class _Traffic(TorchDispatchMode):
@@ -137,14 +142,14 @@ def eager_bytes(eager: Callable[[], Any]) -> int:
     return traffic.bytes
 
 
-def _logits(shape: tuple[int, int, int], stride: int, scale: float, dtype: torch.dtype) -> Tensor:
-    count, classes, size = shape
-    side = (int(size * scale) - 1) // stride + 1
-    return torch.randn(count, classes, side, side, generator=torch.Generator().manual_seed(0)).to(dtype)
+def _logits(shape: Shape, scale: float, dtype: torch.dtype) -> Tensor:
+    _, classes, size, stride = shape
+    side = round(size // stride * scale)
+    return torch.randn(1, classes, side, side, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def _name(shape: tuple[int, int, int], stride: int) -> str:
-    count, classes, size = shape
+def _name(shape: Shape) -> str:
+    count, classes, size, stride = shape
     return f"{count}x{classes}x{size}x{size}/{stride}"
 
 
@@ -152,27 +157,27 @@ def _bytes(*tensors: Tensor) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def pseudo_label(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> Work:
-    count, _, size = shape
-    scales = [_logits(shape, stride, scale, dtype) for scale in SCALES]
+def pseudo_label(shape: Shape, dtype: torch.dtype) -> Work:
+    count, _, size, _ = shape
+    scales = [_logits(shape, scale, dtype) for scale in SCALES]
 
     return Work(
-        "multiscale_pseudo_label", _name(shape, stride), "three scales", dtype,
+        "multiscale_pseudo_label", count, _name(shape), "three scales", dtype,
         lambda: multiscale_pseudo_label(scales, (size, size)), lambda: baselines.pseudo_label(scales, (size, size)),
-        _bytes(*scales) + count * size * size * 5,
+        _bytes(*scales) + size * size * 5,
     )  # fmt: skip
 
 
-def _pixels(shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    count, classes, size = shape
+def _pixels(shape: Shape) -> tuple[Tensor, Tensor]:
+    _, classes, size, _ = shape
     generator = torch.Generator().manual_seed(1)
-    target = torch.randint(0, classes, (count, size, size), generator=generator)
-    return target, torch.rand(count, size, size, generator=generator)
+    target = torch.randint(0, classes, (1, size, size), generator=generator)
+    return target, torch.rand(1, size, size, generator=generator)
 
 
-def loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> Work:
+def loss(shape: Shape, dtype: torch.dtype) -> Work:
     """The summed loss of the confident pixels and its gradient, which the operator keeps in fp32."""
-    logits = _logits(shape, stride, 1.0, dtype).requires_grad_()
+    logits = _logits(shape, 1.0, dtype).requires_grad_()
     target, confidence = _pixels(shape)
     small = target.to(torch.uint8)
 
@@ -184,14 +189,14 @@ def loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> Work:
         return torch.autograd.grad(value, logits)
 
     return Work(
-        "upsample_cross_entropy", _name(shape, stride), "summed, forward and backward", dtype, fused, eager,
+        "upsample_cross_entropy", shape[0], _name(shape), "summed, forward and backward", dtype, fused, eager,
         _bytes(logits, small, confidence) + logits.numel() * 4,
     )  # fmt: skip
 
 
-def pixel_loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> Work:
+def pixel_loss(shape: Shape, dtype: torch.dtype) -> Work:
     """Every pixel's loss and its gradient; the forward keeps the log sum exp of every pixel for the backward."""
-    logits = _logits(shape, stride, 1.0, dtype).requires_grad_()
+    logits = _logits(shape, 1.0, dtype).requires_grad_()
     target, confidence = _pixels(shape)
     small = target.to(torch.uint8)
     upstream = torch.ones(target.shape)
@@ -209,23 +214,23 @@ def pixel_loss(shape: tuple[int, int, int], stride: int, dtype: torch.dtype) -> 
     forward = _bytes(logits, small, confidence) + target.numel() * 8
     backward = _bytes(logits, small, confidence, upstream) + target.numel() * 4 + logits.nbytes
     return Work(
-        "upsample_cross_entropy", _name(shape, stride), "every pixel, forward and backward", dtype, fused, eager,
+        "upsample_cross_entropy", shape[0], _name(shape), "every pixel, forward and backward", dtype, fused, eager,
         forward + backward,
     )  # fmt: skip
 
 
 def masking(shape: tuple[int, int, int, int], layout: str) -> Work:
     """Hidden pixels need not be read."""
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (1, *shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     if layout == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
-    seeds = torch.arange(shape[0])
+    seeds = torch.arange(1)
     mean, scale = torch.rand(1, 3, 1, 1), torch.rand(1, 3, 1, 1)
     grid = patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds)[1]
     hidden = baselines.spread(grid, PATCH, shape[2], shape[3])
     visible = int((~hidden).sum()) * shape[1]
     return Work(
-        "patch_mask", "x".join(map(str, shape)), layout, torch.uint8,
+        "patch_mask", shape[0], "x".join(map(str, shape)), layout, torch.uint8,
         lambda: patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds),
         lambda: baselines.masked(images, grid, PATCH, mean, scale),
         visible + images.numel() * 4 + _bytes(grid, seeds),

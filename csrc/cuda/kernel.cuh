@@ -6,12 +6,20 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <mutex>
+#include <optional>
 
 #include "element.h"
 
 // Names the block's dynamic shared memory, whose size the launch gives. The emulator has its own definition.
 #ifndef MASKMATCH_DYNAMIC_SHARED
-#define MASKMATCH_DYNAMIC_SHARED(name) extern __shared__ float name[]
+#define MASKMATCH_DYNAMIC_SHARED(name) extern __shared__ __align__(16) float name[]
+#endif
+
+// Keeps the compilers from moving a warp's loads across, where more of them at a time would need too many registers.
+// The lanes must be together. The emulator has its own definition.
+#ifndef MASKMATCH_KEEP_ORDER
+#define MASKMATCH_KEEP_ORDER() __syncwarp()
 #endif
 
 namespace maskmatch::cuda {
@@ -36,12 +44,36 @@ __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
-// Shared memory that a block of the current device may have when the kernel asks for it; 0 where there is no device.
-inline size_t max_shared_bytes() {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;
-  if (cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess) return 0;
-  return static_cast<size_t>(bytes);
+// Four floats in shared memory, aligned to 16 bytes, at a time.
+__device__ inline void load4(const float* from, float* values) {
+  const float4 four = *reinterpret_cast<const float4*>(from);
+  values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
+}
+__device__ inline void store4(float* to, const float* values) {
+  *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
+}
+
+// What a device has; zeros where there is none.
+struct Device {
+  int multiprocessors, shared_bytes,
+      shared_bytes_a_block;  // shared memory of a multiprocessor, and of a block that asks
+
+  Device(int index) : multiprocessors(0), shared_bytes(0), shared_bytes_a_block(0) {
+    cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index);
+    cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, index);
+    cudaDeviceGetAttribute(&shared_bytes_a_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
+  }
+};
+
+// The current device; a process asks the driver once for each.
+inline Device current_device() {
+  constexpr int kMost = 64;
+  static std::once_flag asked[kMost];
+  static std::optional<Device> known[kMost];
+  int index = 0;
+  if (cudaGetDevice(&index) != cudaSuccess || index >= kMost) return Device(index);
+  std::call_once(asked[index], [&] { known[index].emplace(index); });
+  return *known[index];
 }
 
 // Enqueues kernel(args) and returns the launch error.

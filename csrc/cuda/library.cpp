@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "../operators.h"
+#include "forms.h"
 
 namespace maskmatch::cuda {
 
@@ -11,6 +12,7 @@ static std::string cuda_architectures() { return MASKMATCH_CUDA_ARCHS; }
 static std::string cuda_version() {
   return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 }
+static std::string cuda_forms() { return std::string("multiscale_pseudo_label:") + pseudo_label_form.load(); }
 
 }  // namespace maskmatch::cuda
 
@@ -19,6 +21,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(maskmatch, library) {
   library.def("cuda_architectures() -> str");
   // The version of CUDA's runtime, which is part of this library, such as "13.0".
   library.def("cuda_version() -> str");
+  // Which form of each operator ran last, such as "multiscale_pseudo_label:series"; none where it did not run.
+  library.def("cuda_forms() -> str");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
@@ -31,4 +35,5 @@ STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CompositeExplicitAutograd, library) {
   library.impl("cuda_architectures", TORCH_BOX(&maskmatch::cuda::cuda_architectures));
   library.impl("cuda_version", TORCH_BOX(&maskmatch::cuda::cuda_version));
+  library.impl("cuda_forms", TORCH_BOX(&maskmatch::cuda::cuda_forms));
 }

@@ -1,213 +1,119 @@
-// multiscale_pseudo_label on CUDA. A thread block owns a band of full rows, so that what it writes is one stretch of
-// memory; a thread owns short columns of pixels in it and walks their classes twice, for the sums of powers and then
-// for the mean probabilities, or once where one softmax is enough.
+// multiscale_pseudo_label on CUDA: which of its two forms runs, and how the fast one cuts images into tiles.
 #include "multiscale_pseudo_label.cuh"
 
-#include "resized.cuh"
+#include <type_traits>
+
+#include "forms.h"
+#include "pseudo_label_general.cuh"
+#include "pseudo_label_series.h"
 
 namespace maskmatch::cuda {
 namespace {
 
-constexpr int kBand = 32;  // rows of a thread block
-constexpr int kRows = 4;   // of a thread at a time
-constexpr int kMaxThreads = 512;
-constexpr size_t kMaxSharedBytes = 36 << 10;
+// ---- the general form ----
 
-// Where the band's rows read at every scale.
-struct BandRows {
-  int32_t low[kMaxScales][kBand];
-  float fraction[kMaxScales][kBand];
-};
+constexpr int kRows = 4, kClasses = 4;  // of a thread at a time
+constexpr int kMaxThreads = 128;
+constexpr size_t kMaxSlotBytes = 48 << 10;
 
-// Rows after the last one repeat it.
-__device__ void fill_rows(const PseudoLabelArgs& args, int64_t first_row, BandRows& rows) {
-  for (int i = threadIdx.x; i < args.scale_count * kBand; i += blockDim.x) {
-    const int scale = i / kBand, row = i % kBand;
-    const int64_t inside = first_row + row < args.height ? first_row + row : args.height - 1;
-    const Sample sample = args.scales[scale].rows.sample(inside);
-    rows.low[scale][row] = sample.low;
-    rows.fraction[scale][row] = sample.fraction;
-  }
-  __syncthreads();
-}
-
-// kRows pixels of one column.
-struct Strip {
-  int64_t image;
-  int row, column;  // the row in the band
-};
-
-template <class Logit>
-__device__ const Logit* logits_of(const PseudoLabelArgs& args, int scale, int64_t image) {
-  const PseudoLabelScale& s = args.scales[scale];
-  return static_cast<const Logit*>(s.logits) + image * args.classes * s.rows.input_size * s.columns.input_size;
-}
-
-__device__ Sample column_sample(const PseudoLabelArgs& args, int scale, int column) {
-  const PseudoLabelScale& s = args.scales[scale];
-  return s.columns.sample(s.flipped ? args.width - 1 - column : column);
-}
-
-// Calls use(r, resized, fraction) for the strip's rows; rows between the same input rows share the reads.
-template <class Logit, class Use>
-__device__ void walk_rows(const BandRows& rows, const Strip& strip, int scale, const Column<Logit>& column, int first,
-                          int classes, const Use& use) {
-  Resized resized;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int32_t low = rows.low[scale][strip.row + r];
-    if (r == 0 || low != rows.low[scale][strip.row + r - 1]) resized = column.read(first, classes, low);
-    use(r, resized, rows.fraction[scale][strip.row + r]);
-  }
-}
-
-struct Best {
-  float value[kRows];
-  int label[kRows];
-};
-
-__device__ void store(const PseudoLabelArgs& args, const Strip& strip, int64_t first_row, const Best& best) {
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t row = first_row + strip.row + r;
-    if (row < args.height) {
-      const int64_t pixel = (strip.image * args.height + row) * args.width + strip.column;
-      args.label[pixel] = static_cast<uint8_t>(best.label[r]);
-      args.confidence[pixel] = best.value[r];
-    }
-  }
-}
-
-// Calls work(strip, first_row) for every strip of the thread block's band.
-template <class Work>
-__device__ void for_each_strip(const PseudoLabelArgs& args, BandRows& rows, const Work& work) {
-  const int64_t bands = (args.height + kBand - 1) / kBand;
-  const int64_t first_row = blockIdx.x % bands * kBand;
-  fill_rows(args, first_row, rows);
-  const int64_t strips = static_cast<int64_t>(kBand / kRows) * args.width;
-  for (int64_t i = threadIdx.x; i < strips; i += blockDim.x) {
-    const Strip strip{blockIdx.x / bands, static_cast<int>(i / args.width) * kRows, static_cast<int>(i % args.width)};
-    if (first_row + strip.row < args.height) work(strip, first_row);
-  }
-}
-
-// What a thread keeps of each scale between its two walks, in its own slots of shared memory.
-struct ScaleSlots {
-  float* slots;  // [scales, kRows + 2, threads]
-
-  __device__ float& at(int scale, int i) { return slots[(scale * (kRows + 2) + i) * blockDim.x + threadIdx.x]; }
-};
-
-template <class Logit>
-__global__ void __launch_bounds__(kMaxThreads) mean_probability(const __grid_constant__ PseudoLabelArgs args) {
+template <class Logit, bool kOneSoftmax>
+__global__ void __launch_bounds__(kMaxThreads, 4) pseudo_label_general(const __grid_constant__ PseudoLabelArgs args) {
   MASKMATCH_DYNAMIC_SHARED(shared);
-  __shared__ BandRows rows;
-  ScaleSlots slots{shared};
-  for_each_strip(args, rows, [&](const Strip& strip, int64_t first_row) {
-    for (int s = 0; s < args.scale_count; ++s) {
-      const Sample sample = column_sample(args, s, strip.column);
-      const PseudoLabelScale& scale = args.scales[s];
-      const auto column = column_of(logits_of<Logit>(args, s, strip.image), scale.rows, scale.columns, sample);
-      PowerSum sums[kRows];
-      for (int first = 0; first < args.classes; first += kClasses) {
-        walk_rows(rows, strip, s, column, first, args.classes,
-                  [&](int r, const Resized& resized, float fraction) { sums[r].add(resized, fraction); });
-      }
-      // Probability times weight is 2 ** (logit - slot).
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) slots.at(s, r) = sums[r].log2() - log2f(scale.weight);
-      slots.at(s, kRows) = sample.fraction;
-      slots.at(s, kRows + 1) = __int_as_float(sample.low);
-    }
-    Best best;
-    for (int first = 0; first < args.classes; first += kClasses) {
-      float mean[kRows][kClasses] = {};
-      for (int s = 0; s < args.scale_count; ++s) {
-        const PseudoLabelScale& scale = args.scales[s];
-        const int32_t low = __float_as_int(slots.at(s, kRows + 1));
-        const int32_t high = low + 1 < scale.columns.input_size ? low + 1 : low;
-        const auto column = column_of(logits_of<Logit>(args, s, strip.image), scale.rows, scale.columns,
-                                      {low, high, slots.at(s, kRows)});
-        walk_rows(rows, strip, s, column, first, args.classes, [&](int r, const Resized& resized, float fraction) {
-          const float slot = slots.at(s, r);
-#pragma unroll
-          for (int k = 0; k < kClasses; ++k) mean[r][k] += exp2f(resized.at(k, fraction) - slot);
-        });
-      }
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-        for (int k = 0; k < kClasses; ++k) {
-          // The first class is taken as it is: where it is NaN, so is every other.
-          if (first + k == 0 || mean[r][k] > best.value[r]) {
-            best.value[r] = mean[r][k];
-            best.label[r] = first + k;
-          }
-        }
-      }
-    }
-    store(args, strip, first_row, best);
-  });
+  const int64_t strips = (args.height + kRows - 1) / kRows, thread = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+  const int64_t row = thread / args.width, image = row / strips;
+  if (image >= args.count) return;
+  const Strip strip{image, static_cast<int32_t>(row % strips) * kRows, static_cast<int32_t>(thread % args.width)};
+  const Slots<kRows> slots{shared};
+  if constexpr (kOneSoftmax) {
+    mean_logit<kRows, kClasses, const Logit*>(args, strip, slots);
+  } else {
+    mean_probability<kRows, kClasses, const Logit*>(args, strip, slots);
+  }
 }
 
 template <class Logit>
-__global__ void __launch_bounds__(kMaxThreads) mean_logit(const __grid_constant__ PseudoLabelArgs args) {
-  __shared__ BandRows rows;
-  for_each_strip(args, rows, [&](const Strip& strip, int64_t first_row) {
-    PowerSum sums[kRows];
-    Best best;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) best.label[r] = 0;
-    for (int first = 0; first < args.classes; first += kClasses) {
-      Resized means[kRows] = {};
-      for (int s = 0; s < args.scale_count; ++s) {
-        const PseudoLabelScale& scale = args.scales[s];
-        const auto column = column_of(logits_of<Logit>(args, s, strip.image), scale.rows, scale.columns,
-                                      column_sample(args, s, strip.column));
-        walk_rows(rows, strip, s, column, first, args.classes, [&](int r, const Resized& resized, float fraction) {
-#pragma unroll
-          for (int k = 0; k < kClasses; ++k) means[r].top[k] += scale.weight * resized.at(k, fraction);
-        });
-      }
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        float highest = sums[r].highest;
-#pragma unroll
-        for (int k = 0; k < kClasses; ++k) {
-          if (first + k < args.classes && means[r].top[k] > highest) {
-            highest = means[r].top[k];
-            best.label[r] = first + k;
-          }
-        }
-        sums[r].add(means[r], 0);
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) best.value[r] = 1 / sums[r].sum;
-    store(args, strip, first_row, best);
-  });
-}
-
-template <class Logit>
-cudaError_t launch_of(const PseudoLabelArgs& args, cudaStream_t stream) {
-  const int64_t blocks = args.count * ceil_div(args.height, kBand);
+cudaError_t launch_general(const PseudoLabelArgs& args, cudaStream_t stream) {
   const bool one_softmax = !args.average_probability || (args.scale_count == 1 && args.scales[0].weight == 1);
-  const size_t bytes_a_thread = one_softmax ? 0 : args.scale_count * (kRows + 2) * sizeof(float);
-  int64_t most = kMaxThreads;
-  while (most * bytes_a_thread > kMaxSharedBytes) most /= 2;
-  // As many rounds as needed, of equal size.
-  const int64_t strips = static_cast<int64_t>(kBand / kRows) * args.width;
-  const int threads = static_cast<int>(ceil_div(ceil_div(strips, ceil_div(strips, most)), 32) * 32);
-  return launch(one_softmax ? mean_logit<Logit> : mean_probability<Logit>, blocks, threads, threads * bytes_a_thread,
-                stream, args);
+  const size_t bytes_a_thread = args.scale_count * Slots<kRows>::kCount * sizeof(float);
+  int threads = kMaxThreads;
+  while (threads > 32 && threads * bytes_a_thread > kMaxSlotBytes) threads /= 2;
+  const int64_t blocks = ceil_div(args.count * ceil_div(args.height, kRows) * args.width, threads);
+  const auto kernel = one_softmax ? pseudo_label_general<Logit, true> : pseudo_label_general<Logit, false>;
+  return launch(kernel, blocks, threads, threads * bytes_a_thread, stream, args);
+}
+
+// ---- the fast form ----
+
+constexpr int kStripRows[] = {20, 16, 12, 8, 4, 2};
+
+bool make_axis(const Bilinear& from, SeriesAxis& axis) {
+  const int64_t largest = from.output_size * from.scale + from.input_size + from.divisor;
+  axis = {static_cast<int32_t>(from.input_size), static_cast<int32_t>(from.output_size),
+          static_cast<int32_t>(from.scale),      static_cast<int32_t>(from.offset),
+          static_cast<int32_t>(from.divisor),    1 / static_cast<float>(from.divisor)};
+  return largest * 2 < INT32_MAX && from.input_size * from.divisor < INT32_MAX;
+}
+
+// Input elements that `outputs` neighbouring pixels of an axis read at the most, with the one that repeats the last.
+int64_t window_of(const Bilinear& axis, int64_t outputs) {
+  return std::min<int64_t>((std::min<int64_t>(outputs, axis.output_size) - 1) * axis.scale / axis.divisor + 3,
+                           axis.input_size + 1);
+}
+
+// Bytes of shared memory of a block whose strips have so many rows.
+int64_t series_bytes(const PseudoLabelArgs& args, const SeriesKernel& kernel, int64_t strip_rows) {
+  const int64_t rows = strip_rows * kernel.strips;
+  int64_t elements = 0;
+  for (int s = 0; s < args.scale_count; ++s) {
+    elements += window_of(args.scales[s].rows, rows) * window_of(args.scales[s].columns, kernel.columns);
+  }
+  const int64_t front = series_floats(kernel.scales, kernel.threads, static_cast<int32_t>(rows));
+  const int64_t slots = args.scale_count * Slots<1>::kCount * kernel.threads;
+  return std::max(front + elements * kernel.pitch, slots) * static_cast<int64_t>(sizeof(float));
+}
+
+// The tallest strips of which three blocks fit a multiprocessor and that make enough blocks; 0 where none fits.
+int choose_strip_rows(const PseudoLabelArgs& args, const SeriesKernel& kernel, const Device& device) {
+  int chosen = 0;
+  for (const int rows : kStripRows) {
+    const int64_t bytes = series_bytes(args, kernel, rows);
+    if (bytes > device.shared_bytes_a_block) continue;
+    const int64_t blocks =
+        args.count * ceil_div(args.height, rows * kernel.strips) * ceil_div(args.width, kernel.columns);
+    if (!chosen) chosen = rows;
+    if (3 * (bytes + 1024) > device.shared_bytes) continue;
+    chosen = rows;
+    if (blocks >= 2 * device.multiprocessors) break;
+  }
+  return chosen;
 }
 
 }  // namespace
 
 cudaError_t launch_multiscale_pseudo_label(const PseudoLabelArgs& args, cudaStream_t stream) {
-  if (args.type == ElementType::kHalf) return launch_of<__half>(args, stream);
-  if (args.type == ElementType::kBFloat16) return launch_of<__nv_bfloat16>(args, stream);
-  return launch_of<float>(args, stream);
+  SeriesArgs series{};
+  series.labels = args;
+  bool fits = (args.average_probability || args.scale_count == 1) && args.scale_count <= kMaxSeriesScales;
+  for (int s = 0; fits && s < args.scale_count; ++s) {
+    fits = make_axis(args.scales[s].rows, series.rows[s]) && make_axis(args.scales[s].columns, series.columns[s]) &&
+           args.scales[s].rows.input_size * args.scales[s].columns.input_size < INT32_MAX;
+  }
+  if (fits) {
+    const SeriesKernel& kernel =
+        args.scale_count == 1 ? find_series_of_one(args.classes) : find_series_of_three(args.classes);
+    series.strip_rows = choose_strip_rows(args, kernel, current_device());
+    if (series.strip_rows) {
+      pseudo_label_form = "series";
+      series.down = static_cast<int32_t>(ceil_div(args.height, series.strip_rows * kernel.strips));
+      series.across = static_cast<int32_t>(ceil_div(args.width, kernel.columns));
+      return launch(kernel.kernel, args.count * series.down * series.across, kernel.threads,
+                    series_bytes(args, kernel, series.strip_rows), stream, series);
+    }
+  }
+  pseudo_label_form = "general";
+  if (args.type == ElementType::kHalf) return launch_general<__half>(args, stream);
+  if (args.type == ElementType::kBFloat16) return launch_general<__nv_bfloat16>(args, stream);
+  return launch_general<float>(args, stream);
 }
 
 }  // namespace maskmatch::cuda

@@ -33,25 +33,44 @@ __global__ void __launch_bounds__(kThreads) hide_patches(const __grid_constant__
   if (patch < patches) args.grid[image * patches + patch] = lower < args.hidden;
 }
 
-// Walks the elements of the images in the order of memory.
-template <bool kChannelsLast>
+// Divides numbers below 2**31 by one that the host knows: a multiplication and a shift (Granlund and Montgomery, 1994).
+struct Divider {
+  uint32_t divisor, factor, shift;
+
+  explicit Divider(int32_t by) : divisor(static_cast<uint32_t>(by)), shift(0) {
+    while (uint64_t{1} << shift < divisor) ++shift;
+    factor = static_cast<uint32_t>((((uint64_t{1} << shift) - divisor) << 32) / divisor + 1);
+  }
+  __device__ uint32_t quotient(uint32_t number) const {
+    return (static_cast<uint32_t>(static_cast<uint64_t>(number) * factor >> 32) + number) >> shift;
+  }
+  // Gives the remainder, and leaves the quotient in `number`, of any size where numbers may be large.
+  template <class Number>
+  __device__ int32_t split(Number& number) const {
+    const Number of = number;
+    number = sizeof(Number) == 4 ? quotient(static_cast<uint32_t>(of)) : of / divisor;
+    return static_cast<int32_t>(of - number * divisor);
+  }
+};
+
+struct NormalizeArgs {
+  PatchMaskArgs mask;
+  Divider channels, width, height, patch;
+};
+
+// Walks the elements of the images in the order of memory; `Number` counts them: uint32_t, or int64_t where they are
+// more than 2**31.
+template <bool kChannelsLast, class Number>
 class Cursor {
  public:
-  __device__ Cursor(const PatchMaskArgs& args, int64_t element) : args_(args) {
-    if (kChannelsLast) {
-      channel_ = static_cast<int32_t>(element % args.channels);
-      element /= args.channels;
-    }
-    x_ = static_cast<int32_t>(element % args.width);
-    element /= args.width;
-    y_ = static_cast<int32_t>(element % args.height);
-    image_ = element / args.height;
-    if (!kChannelsLast) {
-      channel_ = static_cast<int32_t>(image_ % args.channels);
-      image_ /= args.channels;
-    }
-    column_ = x_ / args.patch_size;
-    left_ = args.patch_size - x_ % args.patch_size;
+  __device__ Cursor(const NormalizeArgs& args, Number element) : args_(args.mask), patch_(args.patch) {
+    if (kChannelsLast) channel_ = args.channels.split(element);
+    x_ = args.width.split(element);
+    y_ = args.height.split(element);
+    if (!kChannelsLast) channel_ = args.channels.split(element);
+    image_ = element;
+    column_ = static_cast<int32_t>(patch_.quotient(static_cast<uint32_t>(x_)));
+    left_ = (column_ + 1) * args_.patch_size - x_;
     look_up();
   }
 
@@ -82,10 +101,11 @@ class Cursor {
   }
 
   __device__ void look_up() {
-    hidden_ = args_.grid[(image_ * args_.rows + y_ / args_.patch_size) * args_.columns + column_];
+    hidden_ = args_.grid[(image_ * args_.rows + patch_.quotient(static_cast<uint32_t>(y_))) * args_.columns + column_];
   }
 
   const PatchMaskArgs& args_;
+  const Divider& patch_;
   int64_t image_;
   int32_t channel_, y_, x_;
   int32_t column_, left_;  // of the patch, and its pixels from here on
@@ -97,8 +117,9 @@ struct alignas(kVector * sizeof(Element)) Vector {
   Element values[kVector];
 };
 
-template <class Element, bool kChannelsLast>
-__global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ PatchMaskArgs args) {
+template <class Element, bool kChannelsLast, class Number>
+__global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ NormalizeArgs normalize_args) {
+  const PatchMaskArgs& args = normalize_args.mask;
   using Result = std::conditional_t<std::is_same<Element, uint8_t>::value, float, Element>;
   const Element* images = static_cast<const Element*>(args.images);
   Result* output = static_cast<Result*>(args.output);
@@ -109,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ Pa
         blockIdx.x * static_cast<int64_t>(kBlockElements) + (round * kThreads + threadIdx.x) * kVector;
     if (first >= elements) return;
     const int count = elements - first < kVector ? static_cast<int>(elements - first) : kVector;
-    Cursor<kChannelsLast> cursor(args, first);
+    Cursor<kChannelsLast, Number> cursor(normalize_args, static_cast<Number>(first));
     bool hidden[kVector];
     int channel[kVector];
     bool any_visible = false;
@@ -149,9 +170,15 @@ __global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ Pa
 
 template <class Element>
 cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
-  const int64_t blocks = ceil_div(args.count * args.channels * args.height * args.width, kBlockElements);
-  return launch(args.channels_last ? normalize<Element, true> : normalize<Element, false>, blocks, kThreads, 0, stream,
-                args);
+  const int64_t elements = args.count * args.channels * args.height * args.width;
+  const NormalizeArgs all{args, Divider(args.channels), Divider(args.width), Divider(args.height),
+                          Divider(args.patch_size)};
+  const bool small = elements < INT32_MAX;
+  const auto kernel = args.channels_last
+                          ? small ? normalize<Element, true, uint32_t> : normalize<Element, true, int64_t>
+                      : small ? normalize<Element, false, uint32_t>
+                              : normalize<Element, false, int64_t>;
+  return launch(kernel, ceil_div(elements, kBlockElements), kThreads, 0, stream, all);
 }
 
 }  // namespace

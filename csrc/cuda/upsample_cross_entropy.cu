@@ -16,6 +16,7 @@
 namespace maskmatch::cuda {
 namespace {
 
+constexpr int kClasses = 4;           // that a thread handles at a time
 constexpr int kPlane = kThreads + 1;  // of the exchange; odd, so that its planes start in different banks
 constexpr int64_t kExchangeFloats = 2 * kClasses * kPlane + kThreads;
 constexpr int64_t kStaticFloats = 256;  // no fewer than the tile and the totals take
@@ -97,12 +98,12 @@ struct Smoothing {
 
 // Walks the classes once: every pixel's log sum exp, and what label smoothing needs.
 template <class Logit>
-__device__ Smoothing sum_powers(const CrossEntropyArgs& args, const Column<Logit>& column, const Strip& strip,
+__device__ Smoothing sum_powers(const CrossEntropyArgs& args, const Column<const Logit*>& column, const Strip& strip,
                                 Pixels& pixels) {
   PowerSum sums[kRows];
   Smoothing smoothing;
   for (int first = 0; first < args.classes; first += kClasses) {
-    const Resized resized = column.read(first, args.classes, strip.low);
+    const auto resized = column.template read<kClasses>(first, args.classes, strip.low);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (r < strip.rows) sums[r].add(resized, pixels.fraction[r]);
@@ -125,8 +126,8 @@ __device__ Smoothing sum_powers(const CrossEntropyArgs& args, const Column<Logit
 
 // The losses of the strip's pixels.
 template <LossMode kMode, class Logit>
-__device__ void add_losses(const CrossEntropyArgs& args, const Column<Logit>& column, const Strip& strip, int64_t image,
-                           bool own, const Pixels& pixels, const Smoothing& smoothing, float weight_sum,
+__device__ void add_losses(const CrossEntropyArgs& args, const Column<const Logit*>& column, const Strip& strip,
+                           int64_t image, bool own, const Pixels& pixels, const Smoothing& smoothing, float weight_sum,
                            LossTotals& totals) {
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
@@ -135,7 +136,7 @@ __device__ void add_losses(const CrossEntropyArgs& args, const Column<Logit>& co
     float loss = 0;
     if (label >= 0 && pixels.weight[r] != 0) {
       const float share = 1 - args.label_smoothing;
-      const float value = column.read(label, label + 1, strip.low).at(0, pixels.fraction[r]);
+      const float value = column.template read<1>(label, label + 1, strip.low).at(0, pixels.fraction[r]);
       loss = share * class_weight_of(args, label) * (pixels.log_sum[r] - value);
       if (args.label_smoothing != 0) {
         const float weighted = smoothing.top + pixels.fraction[r] * smoothing.step;
@@ -192,14 +193,14 @@ struct Exchange {
 
 // Sums the slopes of the thread's strip in classes first, first + 1, ...
 template <class Logit>
-__device__ void give(const CrossEntropyArgs& args, const Column<Logit>& column, const Strip& strip,
+__device__ void give(const CrossEntropyArgs& args, const Column<const Logit*>& column, const Strip& strip,
                      const Pixels& pixels, const Slopes& slopes, int first, Exchange& exchange) {
   if (!pixels.any) {
 #pragma unroll
     for (int k = 0; k < kClasses; ++k) exchange.at(0, k, threadIdx.x) = exchange.at(1, k, threadIdx.x) = 0;
     return;
   }
-  const Resized resized = column.read(first, args.classes, strip.low);
+  const auto resized = column.template read<kClasses>(first, args.classes, strip.low);
 #pragma unroll
   for (int k = 0; k < kClasses; ++k) {
     float sum = 0, below = 0;
@@ -334,7 +335,8 @@ __global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant_
 }
 
 Tiling tiling_of(const CrossEntropyArgs& args) {
-  return tiling_of(args, static_cast<int64_t>(max_shared_bytes() / sizeof(float)) - kExchangeFloats - kStaticFloats);
+  return tiling_of(args, static_cast<int64_t>(current_device().shared_bytes_a_block / sizeof(float)) - kExchangeFloats -
+                             kStaticFloats);
 }
 
 template <class Logit>

@@ -5,11 +5,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "../cuda/forms.h"
 #include "../cuda/multiscale_pseudo_label.cuh"
 #include "../cuda/patch_mask.cuh"
 #include "../cuda/upsample_cross_entropy.cuh"
@@ -158,22 +160,43 @@ py::dict take_counts() {
   return result;
 }
 
-std::vector<std::pair<int, size_t>> take_launches() {
-  std::vector<std::pair<int, size_t>> result;
+std::vector<std::tuple<int, size_t, int64_t, int64_t>> take_launches() {
+  std::vector<std::tuple<int, size_t, int64_t, int64_t>> result;
   for (const emulator::Launch& launch : emulator::take_launches()) {
-    result.emplace_back(launch.threads, launch.dynamic_shared_bytes);
+    result.emplace_back(launch.threads, launch.dynamic_shared_bytes, launch.blocks, launch.kernel);
   }
   return result;
 }
 
+std::vector<std::tuple<int64_t, int64_t, std::string, int64_t>> take_profile() {
+  const char* names[] = {"load", "store", "shared_load", "shared_store", "special", "barrier"};
+  std::vector<std::tuple<int64_t, int64_t, std::string, int64_t>> result;
+  for (const emulator::Site& site : emulator::take_profile()) {
+    result.emplace_back(site.launch, site.offset, names[static_cast<int>(site.event)], site.amount);
+  }
+  return result;
+}
+
+std::map<std::string, std::string> forms() { return {{"multiscale_pseudo_label", pseudo_label_form.load()}}; }
+
 }  // namespace
 
 PYBIND11_MODULE(maskmatch_emulator, module) {
-  module.def("take_launches", &take_launches, "Threads a block and bytes of dynamic shared memory of every launch");
+  module.def(
+      "take_launches", &take_launches,
+      "Threads a block, bytes of dynamic shared memory, blocks and the kernel's offset in this module, a launch");
   module.def("patch_mask", &patch_mask);
   module.def("multiscale_pseudo_label", &multiscale_pseudo_label);
   module.def("upsample_cross_entropy", &upsample_cross_entropy);
+  module.def("profile", &emulator::profile, "Starts to count events by their places in this module");
+  module.def(
+      "take_profile", &take_profile,
+      "Launch, offset in this module, event and amount since `profile`: bytes moved, calls of special functions, "
+      "threads at barriers");
   module.def("set_thread_order", [](uint64_t order) { thread_order = order; }, "0: ascending, else a shuffle's seed");
+  module.def("set_device", &emulator::set_device, py::arg("index"), py::arg("images") = 1,
+             "An index into emulator.h's devices, and the images that share it");
+  module.def("forms", &forms, "Which form of an operator ran last");
   module.def("take_counts", &take_counts,
              "What the kernels did since the last call: bytes of distinct 32-byte sectors a block, accesses of threads "
              "to global memory, exponentials and logarithms, thread blocks of the largest launch");

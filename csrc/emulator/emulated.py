@@ -1,7 +1,8 @@
 """Builds the emulator (see emulator.h) and offers its operators on torch's CPU tensors, as the backend `cuda-emulated`.
 
 `load("checked")` sees every load and store: bounds, races and traffic; `load("sanitized")` is compiled with
-AddressSanitizer and UBSan, and needs their libraries preloaded. Builds are kept in build/emulator.
+AddressSanitizer and UBSan, and needs their libraries preloaded; `load("profiled")` is "checked" with the lines of the
+source in it. Builds are kept in build/emulator.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from maskmatch.ops.reference import hidden_patches, memory_format
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
-KERNELS = [CSRC / "cuda" / f"{name}.cu" for name in ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")]
+KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
 RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
 
 BUILD = ROOT / "build" / "emulator"
@@ -40,6 +41,7 @@ _COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing",
 _COMMON += [f"-I{CSRC / 'emulator' / 'include'}", f"-I{CSRC / 'cuda'}"]
 _VARIANTS = {
     "checked": ["-O2", "-fsanitize=thread"],
+    "profiled": ["-O2", "-g", "-fsanitize=thread"],
     "sanitized": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "--param=asan-stack=0"],
 }
 
@@ -105,12 +107,12 @@ def load_module(path: Path) -> ModuleType:
 
 
 @contextmanager
-def backend(order: int = 0) -> Iterator[Emulated]:
+def backend(order: int = 0, variant: str | None = None) -> Iterator[Emulated]:
     """Makes the emulated kernels the backend of a block; an `order` other than 0 shuffles threads and blocks.
 
-    MASKMATCH_EMULATOR=sanitized chooses that build.
+    MASKMATCH_EMULATOR=sanitized chooses that build where none is named.
     """
-    emulator = load(os.environ.get("MASKMATCH_EMULATOR", "checked"))
+    emulator = load(variant or os.environ.get("MASKMATCH_EMULATOR", "checked"))
     emulator.module.set_thread_order(order)
     implementations = {(NAME, operator): getattr(emulator, operator) for operator in _backend.OPERATORS}
     with (
@@ -190,8 +192,9 @@ class Emulated:
         return label, confidence
 
     def upsample_cross_entropy(self, logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        loss, counts = _CrossEntropy.apply(self.module, logits, *rest)
-        return loss, counts
+        *inputs, divisor_of = rest if len(rest) == 10 else (*rest, None)
+        loss, counts = _CrossEntropy.apply(self.module, logits, *inputs)
+        return loss if divisor_of is None else loss / divisor_of(counts), counts
 
 
 def _flat(images: Tensor, channels_last: bool) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 // The scheduler of fibers. What the fibers do to memory is in memory.cpp.
 #include "emulator.h"
 
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -183,10 +184,34 @@ std::vector<Launch> launches;
 
 std::vector<Launch> take_launches() { return std::exchange(launches, {}); }
 
-void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range range, void (*function)(const void*)) {
+int chosen_device = 0;
+
+void set_device(int index, int images) {
+  if (index < 0 || index > 2 || images < 1 || images > kMostImages) throw std::runtime_error("no such device");
+  chosen_device = index * kMostImages + images - 1;
+}
+
+int device() { return chosen_device; }
+
+Device device_of(int number) {
+  Device device = kDevices[number / kMostImages];
+  device.multiprocessors = std::max(1, device.multiprocessors / (number % kMostImages + 1));
+  return device;
+}
+
+int64_t offset_in_module(const void* address) {
+  Dl_info module;
+  if (!dladdr(address, &module)) return -1;
+  return static_cast<const char*>(address) - static_cast<const char*>(module.dli_fbase);
+}
+
+void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range range, void (*function)(const void*),
+            const void* kernel) {
   const size_t threads = static_cast<size_t>(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024) throw std::runtime_error("a block must have 1 to 1024 threads");
-  launches.push_back({static_cast<int>(threads), dynamic_shared_bytes});
+  const size_t count = static_cast<size_t>(grid.x) * grid.y * grid.z;
+  launches.push_back(
+      {static_cast<int>(threads), dynamic_shared_bytes, static_cast<int64_t>(count), offset_in_module(kernel)});
   prepare_stacks(threads);
   fibers.resize(threads);
   lanes.resize(threads);
@@ -196,7 +221,6 @@ void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range range, v
   error.clear();
   blockDim = block;
   gridDim = grid;
-  const size_t count = static_cast<size_t>(grid.x) * grid.y * grid.z;
   std::vector<unsigned> blocks(count);
   std::iota(blocks.begin(), blocks.end(), 0u);
   if (shuffled) std::shuffle(blocks.begin(), blocks.end(), order);
@@ -214,9 +238,13 @@ void fail(const char* what) {
 
 void* dynamic_shared() { return dynamic_memory.get(); }
 
-void block_barrier(int line) { wait(State::kAtBlockBarrier, line); }
+void block_barrier(int line) {
+  memory::wait_at_barrier(__builtin_return_address(0));
+  wait(State::kAtBlockBarrier, line);
+}
 
 bool block_or(int line, bool predicate) {
+  memory::wait_at_barrier(__builtin_return_address(0));
   // Nobody sets it before everybody has read the last one.
   wait(State::kAtBlockBarrier, line);
   block_predicate = false;

@@ -22,6 +22,18 @@ struct Range {
 
 // ---- for the host ----
 
+// Devices that kernels may be launched on: one as modest as any since 2020, the least of those that kernels are
+// compiled for, and an H200. `images` is what shares the device's multiprocessors, so that a launch of one image is as
+// that of a batch.
+struct Device {
+  int multiprocessors, shared_bytes, shared_bytes_a_block;
+};
+constexpr Device kDevices[] = {{20, 100 << 10, 99 << 10}, {40, 64 << 10, 64 << 10}, {132, 228 << 10, 227 << 10}};
+constexpr int kMostImages = 16;
+void set_device(int index, int images);  // 0 and 1 before the first call
+int device();                            // another number for each index and number of images
+Device device_of(int number);
+
 // What the kernels did since `reset`. Sectors are 32 bytes; each counts once a block for loads and once for stores.
 struct Counts {
   int64_t sectors_loaded, sectors_stored;
@@ -35,16 +47,32 @@ struct Counts {
 void reset(const Range* buffers, size_t count, uint64_t order);
 Counts counts();
 
+// What warps did, by the place in the machine code of the host: an offset in the module that holds it. A warp does what
+// its busiest lane does: bytes moved by it, calls of special functions, or barriers.
+enum class Event { kLoad, kStore, kSharedLoad, kSharedStore, kSpecial, kBarrier };
+struct Site {
+  int64_t launch;  // counted since `profile`
+  int64_t offset;
+  Event event;
+  int64_t amount;
+};
+void profile();
+std::vector<Site> take_profile();  // since `profile`, which this ends
+
 // What the kernels were launched with since the last call.
 struct Launch {
   int threads;  // a block
   size_t dynamic_shared_bytes;
+  int64_t blocks;
+  int64_t kernel;  // its offset in the module that holds it
 };
 std::vector<Launch> take_launches();
+int64_t offset_in_module(const void* address);
 
 // Runs function(call.begin) once for every thread; `call` holds the kernel's arguments. Throws std::runtime_error with
-// what a thread did wrong.
-void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range call, void (*function)(const void*));
+// what a thread did wrong. `kernel` is the kernel's address.
+void launch(Index grid, Index block, size_t dynamic_shared_bytes, Range call, void (*function)(const void*),
+            const void* kernel);
 
 // ---- for kernels ----
 

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 // Where the module's zero-initialised variables lie. Those that kernels touch are __shared__, or the indices.
@@ -25,6 +28,7 @@ struct Cell {
   int16_t writer, reader;  // threads; kMany readers
 };
 constexpr int16_t kMany = -1;
+constexpr size_t kMaxThreads = 1024, kWarp = 32;
 
 struct Region {
   const char* begin;
@@ -43,6 +47,15 @@ uint32_t epoch = 0, block_epoch = 0, launch_epoch = 0;
 int16_t thread = 0;
 const char *stack_begin = nullptr, *stack_end = nullptr;
 bool in_kernel = false;
+bool profiling = false;
+int64_t launches = 0;  // since `profile`
+
+// What a place in a kernel did: each thread of the running block, and the warps of all blocks before.
+struct Events {
+  std::vector<int64_t> threads;
+  int64_t warps = 0;
+};
+std::map<std::tuple<int64_t, const void*, Event>, Events> profiled;
 
 Region region_of(const Range& range, bool shared) {
   Region region{static_cast<const char*>(range.begin), range.bytes, range.element_bytes, shared, {}, {}, {}};
@@ -110,19 +123,38 @@ bool is_index(const char* address) {
   return false;
 }
 
-void access(const void* where, size_t size, bool store, bool atomic = false) {
+void record(const void* site, Event event, int64_t amount) {
+  if (!profiling) return;
+  Events& events = profiled[{launches, site, event}];
+  events.threads.resize(kMaxThreads);
+  events.threads[thread] += amount;
+}
+
+// Lanes of a warp do the same things together, so that the warp does what its busiest lane does.
+void fold_profile() {
+  for (auto& [key, events] : profiled) {
+    for (size_t first = 0; first < events.threads.size(); first += kWarp) {
+      const auto begin = events.threads.begin() + first;
+      events.warps += *std::max_element(begin, begin + kWarp);
+      std::fill(begin, begin + kWarp, 0);
+    }
+  }
+}
+
+void access(const void* where, size_t size, bool store, const void* site, bool atomic = false) {
   const char* address = static_cast<const char*>(where);
   if (!in_kernel || (address >= stack_begin && address < stack_end)) return;
   for (Region* region : {&dynamic_shared, &static_shared}) {
     if (!holds(region->begin, region->bytes, address, size)) continue;
-    if (store || !is_index(address)) check_races(*region, address, size, store, atomic);
-    return;
+    if (!store && is_index(address)) return;
+    check_races(*region, address, size, store, atomic);
+    return record(site, store ? Event::kSharedStore : Event::kSharedLoad, size);
   }
   for (Region& region : buffers) {
     if (!holds(region.begin, region.bytes, address, size)) continue;
     check_races(region, address, size, store, atomic);
     count_sectors(region, address, size, store);
-    return;
+    return record(site, store ? Event::kStore : Event::kLoad, size);
   }
   const bool argument = holds(static_cast<const char*>(call.begin), call.bytes, address, size);
   if (store || !argument) report("out of bounds", nullptr, address, size, store);
@@ -143,15 +175,19 @@ void enter_launch(Range dynamic, Range kernel_call) {
   static_shared = region_of({__bss_start, static_cast<size_t>(_end - __bss_start), kSharedCell}, true);
   call = kernel_call;
   launch_epoch = epoch;
+  ++launches;
   blocks = 0;
 }
 
 void enter_block() {
+  if (profiling) fold_profile();
   block_epoch = ++epoch;
   totals.blocks = std::max(totals.blocks, ++blocks);
 }
 
 void pass_barrier() { ++epoch; }
+
+void wait_at_barrier(const void* site) { record(site, Event::kBarrier, 1); }
 
 void enter_thread(int index, const void* stack, size_t bytes) {
   thread = static_cast<int16_t>(index);
@@ -170,7 +206,7 @@ using namespace memory;
 
 // Fibers change hands at barriers alone, so that a plain update is atomic.
 int atomic_add(int* address, int value) {
-  access(address, sizeof *address, true, true);
+  access(address, sizeof *address, true, __builtin_return_address(0), true);
   const int old = *address;
   *address = old + value;
   return old;
@@ -178,25 +214,63 @@ int atomic_add(int* address, int value) {
 
 float counted(float special) {
   ++totals.specials;
+  record(__builtin_return_address(0), Event::kSpecial, 1);
   return special;
+}
+
+void profile() {
+  profiled.clear();
+  launches = 0;
+  profiling = true;
+}
+
+std::vector<Site> take_profile() {
+  fold_profile();
+  profiling = false;
+  std::vector<Site> sites;
+  for (const auto& [key, events] : profiled) {
+    const auto [launch, site, event] = key;
+    sites.push_back({launch - 1, offset_in_module(site), event, events.warps});
+  }
+  return sites;
 }
 
 }  // namespace emulator
 
-#define MASKMATCH_HOOKS(bytes)                                                                          \
-  void __tsan_read##bytes(void* address) { emulator::memory::access(address, bytes, false); }           \
-  void __tsan_write##bytes(void* address) { emulator::memory::access(address, bytes, true); }           \
-  void __tsan_unaligned_read##bytes(void* address) { emulator::memory::access(address, bytes, false); } \
-  void __tsan_unaligned_write##bytes(void* address) { emulator::memory::access(address, bytes, true); }
+#define MASKMATCH_HOOKS(bytes)                                                    \
+  void __tsan_read##bytes(void* address) {                                        \
+    emulator::memory::access(address, bytes, false, __builtin_return_address(0)); \
+  }                                                                               \
+  void __tsan_write##bytes(void* address) {                                       \
+    emulator::memory::access(address, bytes, true, __builtin_return_address(0));  \
+  }                                                                               \
+  void __tsan_unaligned_read##bytes(void* address) {                              \
+    emulator::memory::access(address, bytes, false, __builtin_return_address(0)); \
+  }                                                                               \
+  void __tsan_unaligned_write##bytes(void* address) {                             \
+    emulator::memory::access(address, bytes, true, __builtin_return_address(0));  \
+  }
+
+// Atomics of the launching code, which is compiled with the kernels.
+#define MASKMATCH_ATOMICS(bits)                                                                    \
+  int##bits##_t __tsan_atomic##bits##_load(const int##bits##_t* address, int) { return *address; } \
+  void __tsan_atomic##bits##_store(int##bits##_t* address, int##bits##_t value, int) { *address = value; }
 
 extern "C" {
+MASKMATCH_ATOMICS(8)
+MASKMATCH_ATOMICS(32)
+MASKMATCH_ATOMICS(64)
 MASKMATCH_HOOKS(1)
 MASKMATCH_HOOKS(2)
 MASKMATCH_HOOKS(4)
 MASKMATCH_HOOKS(8)
 MASKMATCH_HOOKS(16)
-void __tsan_read_range(void* address, unsigned long bytes) { emulator::memory::access(address, bytes, false); }
-void __tsan_write_range(void* address, unsigned long bytes) { emulator::memory::access(address, bytes, true); }
+void __tsan_read_range(void* address, unsigned long bytes) {
+  emulator::memory::access(address, bytes, false, __builtin_return_address(0));
+}
+void __tsan_write_range(void* address, unsigned long bytes) {
+  emulator::memory::access(address, bytes, true, __builtin_return_address(0));
+}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_init() {}

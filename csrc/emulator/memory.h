@@ -13,5 +13,6 @@ void enter_block();
 void enter_thread(int thread, const void* stack, size_t stack_bytes);
 void leave_thread();
 void pass_barrier();
+void wait_at_barrier(const void* site);  // a thread, for the profile
 
 }  // namespace emulator::memory

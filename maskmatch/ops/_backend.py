@@ -119,14 +119,16 @@ def info() -> dict[str, Any]:
     """What was compiled and what is in use, for bug reports.
 
     `backend` is the choice, `available` what can be chosen, `problems` why the rest cannot be; `instruction_sets`
-    are those compiled for the CPU, `instruction_set` the one in use, `cuda_architectures` those compiled for.
+    are those compiled for the CPU, `instruction_set` the one in use, `cuda_architectures` those compiled for, and
+    `cuda_forms` says which form of an operator ran last: `series` is the fast one of multiscale_pseudo_label.
     """
-    sets, chosen, architectures = [], None, []
+    sets, chosen, architectures, forms = [], None, [], {}
     if _library.problems["cpp"] is None:
         compiled, chosen = torch.ops.maskmatch.cpu_capability().split(":")
         sets = compiled.split()
     if _library.problems["cuda"] is None:
         architectures = torch.ops.maskmatch.cuda_architectures().split()
+        forms = dict(form.split(":") for form in torch.ops.maskmatch.cuda_forms().split())
     return {
         "backend": _chosen,
         "available": list(available()),
@@ -134,6 +136,7 @@ def info() -> dict[str, Any]:
         "instruction_sets": sets,
         "instruction_set": chosen,
         "cuda_architectures": architectures,
+        "cuda_forms": forms,
     }
 
 

@@ -7,7 +7,7 @@ csrc/library.cpp. fp16 and bf16 are computed in fp32, fp64 in fp64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -171,8 +171,12 @@ def upsample_cross_entropy(
     label_smoothing: float,
     align_corners: bool,
     per_pixel: bool,
+    divisor_of: Callable[[Tensor], Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The summed (or every pixel's) loss, and int64 [2]: non-ignored pixels, confident ones among them."""
+    """The summed (or every pixel's) loss, and int64 [2]: non-ignored pixels, confident ones among them.
+
+    The sum is divided by what `divisor_of` makes of these counts.
+    """
     height, width = target.shape[-2:]
     classes = logits.shape[1]
     log_probability = _resize(logits, height, width, align_corners).log_softmax(dim=1)
@@ -190,7 +194,8 @@ def upsample_cross_entropy(
         loss = loss * pixel_weight
     loss = torch.where(keep, loss, 0)
     counts = torch.stack([valid.sum(), keep.sum()])
-    return (loss if per_pixel else loss.sum()), counts
+    loss = loss if per_pixel else loss.sum()
+    return loss if divisor_of is None else loss / divisor_of(counts), counts
 
 
 def check_labels(target: Tensor, valid: Tensor, classes: int, ignore_index: int) -> None:

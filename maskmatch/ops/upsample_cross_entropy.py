@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -84,11 +86,11 @@ def upsample_cross_entropy(
 
     implementation = _backend.implementation("upsample_cross_entropy", logits)
     per_pixel = isinstance(normalize, str) and normalize == "none"
-    loss, counts = implementation(
+    loss, _ = implementation(
         logits, target, confidence, threshold, pixel_weight, class_weight,
-        ignore_index, label_smoothing, align_corners, per_pixel,
+        ignore_index, label_smoothing, align_corners, per_pixel, None if per_pixel else partial(_divisor, normalize),
     )  # fmt: skip
-    return loss if per_pixel else _divide(loss, counts, normalize)
+    return loss
 
 
 def _check_map(name: str, value: Tensor | None, target: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -114,11 +116,9 @@ def _check_normalize(normalize: str | float | Tensor, device: torch.device) -> N
         check_number("normalize", normalize, 0, float("inf"))
 
 
-def _divide(loss: Tensor, counts: Tensor, normalize: str | float | Tensor) -> Tensor:
-    if isinstance(normalize, str):
-        divisor = counts[0] if normalize == "all" else counts[1]
-    elif isinstance(normalize, Tensor):
-        divisor = normalize
-    else:
-        return loss / float(normalize) if normalize else loss * 0  # an int of torch has 64 bits
-    return loss / torch.where(divisor > 0, divisor, torch.inf)
+def _divisor(normalize: str | float | Tensor, counts: Tensor) -> Tensor | float:
+    if isinstance(normalize, str):  # where nothing counts, the sum is 0
+        return counts[0 if normalize == "all" else 1].clamp_min(1)
+    if isinstance(normalize, Tensor):
+        return torch.where(normalize > 0, normalize, torch.inf)
+    return float(normalize) or torch.inf  # an int of torch has 64 bits

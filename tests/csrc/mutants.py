@@ -34,12 +34,29 @@ MUTANTS = [
     Mutant("one patch too many hidden", "patch_mask", "lower < args.hidden", "lower <= args.hidden"),
     Mutant("last patch not checked", "patch_mask", "if (patch < patches) args.grid", "args.grid"),
     Mutant("last elements not checked", "patch_mask", "if (i < count) output[", "output["),
-    Mutant("wrong stride of the result", "multiscale_pseudo_label",
-           "+ row) * args.width + strip.column", "+ row) * args.height + strip.column"),
-    Mutant("rows past the last one stored", "multiscale_pseudo_label", "if (row < args.height) {", "{"),
-    Mutant("weights of the two rows swapped", "multiscale_pseudo_label",
+    Mutant("wrong stride of the result", "pseudo_label_series_of_three",
+           "first_pixel + row * labels.width + column", "first_pixel + row * labels.height + column"),
+    Mutant("rows past the last one stored", "pseudo_label_series_of_three",
+           "min(strip_end, tile.bottom - tile.top)", "strip_end"),
+    Mutant("columns past the last one stored", "pseudo_label_series_of_three", "inside ? across : -1", "across"),
+    Mutant("weights of the two rows swapped", "pseudo_label_series_of_three",
+           "exp2f(fmaf(fraction, slope, top))", "exp2f(fmaf(1 - fraction, slope, top))"),
+    Mutant("flips ignored", "pseudo_label_series_of_three",
+           "labels.scales[s].flipped ? labels.width - 1 - column : column", "column"),
+    Mutant("series never begun anew", "pseudo_label_series_of_three",
+           "(first > strip ? first : strip)", "strip"),
+    Mutant("series of rows before the first input", "pseudo_label_series_of_three",
+           "before ? 0 : static_cast<float>(axis.scale)", "static_cast<float>(axis.scale)"),
+    Mutant("barrier between the halves of the staging removed", "pseudo_label_series_of_three",
+           "if (kLanes > 1) {\n      __syncthreads();", "if (kLanes > 1) {"),
+    Mutant("one of the lanes left out", "pseudo_label_series_of_three",
+           "value += __shfl_xor_sync(~0u, value, lanes)", "value += __shfl_xor_sync(~0u, value, 2 * lanes)"),
+    Mutant("hidden classes not looked for", "pseudo_label_series_of_three",
+           "__syncthreads_or(hidden_in_places(args.labels.classes))", "false"),
+    Mutant("weights of the two rows swapped, in general", "multiscale_pseudo_label",
            "return top[k] + fraction * step[k];", "return top[k] + (1 - fraction) * step[k];"),
-    Mutant("flips ignored", "multiscale_pseudo_label", "s.flipped ? args.width - 1 - column : column", "column"),
+    Mutant("rows past the last one stored, in general", "multiscale_pseudo_label",
+           "if (strip.row + r < args.height) {", "{"),
     Mutant("barrier before the gathering removed", "upsample_cross_entropy",
            "__syncthreads();\n      gather(", "gather("),
     Mutant("barrier after the gathering removed", "upsample_cross_entropy",
@@ -57,11 +74,22 @@ MUTANTS = [
 ]  # fmt: skip
 
 
+# Those that include others first.
+HEADERS = (
+    "cross_entropy_sums.cuh",
+    "cross_entropy_tile.cuh",
+    "pseudo_label_series.cuh",
+    "pseudo_label_staging.cuh",
+    "pseudo_label_general.cuh",
+    "resized.cuh",
+)
+
+
 def source_of(kernel: str) -> str:
     """A kernel with the headers of its arithmetic, so that these can be mutated too."""
     folder = emulated.CSRC / "cuda"
     source = (folder / f"{kernel}.cu").read_text()
-    for header in ("cross_entropy_sums.cuh", "cross_entropy_tile.cuh", "resized.cuh"):
+    for header in HEADERS:
         source = source.replace(f'#include "{header}"', (folder / header).read_text().replace("#pragma once", ""))
     return source
 
@@ -84,9 +112,11 @@ def check(emulator: emulated.Emulated) -> None:
     mask = (images, 2, 0.4, torch.tensor([5, 6]), "random", [0.5] * 3, [0.2] * 3, [0.1] * 3)
     compare(emulator.patch_mask(*mask), reference.patch_mask(*mask))
 
-    scales = [torch.randn(2, 5, *size, generator=generator) for size in ((6, 7), (9, 4))]
-    label = (scales, 37, 33, [False, True], [0.25, 0.75], "probability", False)
-    compare(emulator.multiscale_pseudo_label(*label), reference.multiscale_pseudo_label(*label))
+    for classes, average in ((5, "probability"), (5, "logit"), (25, "probability")):
+        scales = [torch.randn(2, classes, *size, generator=generator) for size in ((6, 7), (9, 4))]
+        scales[0][1, 3, 2:4] = -1e4
+        label = (scales, 37, 33, [False, True], [0.25, 0.75], average, False)
+        compare(emulator.multiscale_pseudo_label(*label), reference.multiscale_pseudo_label(*label))
 
     target = torch.randint(0, 5, (2, 41, 130), generator=generator)
     confidence = torch.rand(target.shape, generator=generator)

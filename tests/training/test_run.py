@@ -27,7 +27,7 @@ def test_run_folder(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
     assert set(summary) == {
         *("miou_student", "miou_teacher", "best_miou", "best_step", "select", "skipped_steps"),
-        *("images_per_second", "step_ms", "data_wait_ms", "peak_memory_mb"),
+        *("images_per_second", "step_ms", "data_wait_ms", "data_wait", "peak_memory_mb"),
         *("steps", "fused", "loader", "skipped_files", "seed"),
     }
     assert 0 <= summary["miou_teacher"] <= summary["best_miou"] <= 1
@@ -43,7 +43,7 @@ def test_run_folder(finished_run):
 def test_environment_and_speed_are_read_by_the_report(finished_run):
     recorded = read_recorded(finished_run)
     assert recorded.environment["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert set(recorded.environment) == {"versions", "operators", "devices", "platform"}
+    assert set(recorded.environment) == {"versions", "operators", "devices", "platform", "training"}
     assert set(recorded.speed) == {"images_per_second", "data_wait", "peak_memory_mb"}
     for points in recorded.speed.values():
         assert [step for step, _ in points] == [1, 3, 6, 8] and all(value >= 0 for _, value in points)

@@ -20,6 +20,8 @@
 #define __shared__ static  // blocks run one after the other, so that one copy serves them all
 #define MASKMATCH_DYNAMIC_SHARED(name) float* const name = static_cast<float*>(emulator::dynamic_shared())
 
+#define MASKMATCH_KEEP_ORDER()
+
 struct dim3 : emulator::Index {
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : Index{x, y, z} {}
 };
@@ -30,22 +32,27 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
-// A device as modest as any since 2020.
-constexpr int kEmulatedSharedBytes = 99 << 10;
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emulator::device();
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = kEmulatedSharedBytes;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  const emulator::Device of = emulator::device_of(device);
+  *value = attribute == cudaDevAttrMultiProcessorCount                ? of.multiprocessors
+           : attribute == cudaDevAttrMaxSharedMemoryPerMultiprocessor ? of.shared_bytes
+                                                                      : of.shared_bytes_a_block;
   return cudaSuccess;
 }
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
-  return bytes <= kEmulatedSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
+  return bytes <= emulator::device_of(emulator::device()).shared_bytes_a_block ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 template <class... Parameters, class... Arguments>
@@ -56,11 +63,13 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     std::tuple<std::decay_t<Parameters>...> arguments;
   };
   const Call call{kernel, {arguments...}};
-  emulator::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, {&call, sizeof call, 1},
-                   [](const void* memory) {
-                     const Call& of_thread = *static_cast<const Call*>(memory);
-                     std::apply(of_thread.kernel, of_thread.arguments);
-                   });
+  emulator::launch(
+      config->gridDim, config->blockDim, config->dynamicSmemBytes, {&call, sizeof call, 1},
+      [](const void* memory) {
+        const Call& of_thread = *static_cast<const Call*>(memory);
+        std::apply(of_thread.kernel, of_thread.arguments);
+      },
+      reinterpret_cast<const void*>(kernel));
   return cudaSuccess;
 }
 
@@ -87,6 +96,14 @@ inline int __float_as_int(float value) {
   std::memcpy(&result, &value, sizeof result);
   return result;
 }
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline float __fdividef(float dividend, float divisor) { return dividend / divisor; }
+using std::max;
+using std::min;
 
 #define exp2f(x) emulator::counted(std::exp2(static_cast<float>(x)))
 #define log2f(x) emulator::counted(std::log2(static_cast<float>(x)))

@@ -24,11 +24,6 @@ def is_pattern(name: str) -> bool:
     return any(character in name for character in _SPECIAL)
 
 
-def image_files(root: Path, pattern: str) -> list[Path]:
-    """The image files that a pattern relative to `root` matches, sorted."""
-    return Pattern(root, pattern).files(IMAGE_SUFFIXES)
-
-
 class Match(NamedTuple):
     """What the special characters of a pattern stand for in a path; the path's suffix does not count."""
 

@@ -103,8 +103,10 @@ class Pairing:
             return
         braces = tuple(match.braces[both[side]] for both in self._shared)
         kinds = self.images.kinds, self.masks.kinds
-        other = (self.masks, self.images)[side]
-        if kinds[0] == kinds[1] or not other.has_place_for(match.below):
+        own, other = (self.images, self.masks)[:: -1 if side else 1]
+        # Below a free brace a path says nothing to the other pattern, and a part of a name is no more than a guess.
+        guess = len(own.braces) > len(self._shared) and not set(match.parts) <= set(match.below.split("/"))
+        if kinds[0] == kinds[1] or not (guess or other.has_place_for(match.below)):
             yield ("wildcards", *braces, *match.wildcards)
             if len(kinds[0]) != len(kinds[1]):
                 yield ("folders", *braces, *match.parts)

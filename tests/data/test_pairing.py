@@ -55,6 +55,12 @@ LAYOUTS: dict[str, tuple[str, str, dict[str, str | None], list[str]]] = {
         {"images/a/1.png": None, "images/b/1.png": "b_masks/1.png"},
         [],
     ),
+    "below a free brace a part of a name stands for no mask": (
+        "{labeled,extra}/1?.jpg",
+        "masks/*.png",
+        {"labeled/13.jpg": None, "extra/12.jpg": None},
+        ["masks/3.png", "masks/2.png"],
+    ),
     "two braces": (
         "{x,y}_{1,2}/*.jpg",
         "{x,y}_{1,2}/*.png",

@@ -165,7 +165,7 @@ def test_images_above_the_limit(data, train, refusal, tmp_path, monkeypatch, cap
     assert limit in refusal(main, *options, "--output", tmp_path / "refused")
     assert train(*options, *STEPS, "--data.on_error", "skip", "--output", tmp_path / "run") == 0
     said = capsys.readouterr().out
-    assert len(re.findall(f"warning: {limit}.*images/[23].png", said)) == 2
+    assert len(re.findall(f"warning: left out: {limit}.*images/[23].png", said)) == 2
     skipped = json.loads((tmp_path / "run/summary.json").read_text())["skipped_files"]
     assert [path.rpartition("/")[2] for path in skipped] == ["2.png", "3.png"]
 

@@ -94,7 +94,7 @@ def test_every_form_of_image(model):
         (Image.new("I;16", (4, 4)), "8 bits"),
         ("image.png", "numpy array, a PIL image or a tensor, got str"),
     ],
-    ids=str,
+    ids=["floats", "gray", "channels last", "integers", "floats to 255", "16 bits", "a path"],
 )
 def test_no_image(model, image, said):
     with pytest.raises((TypeError, ValueError), match=said):

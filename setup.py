@@ -129,10 +129,10 @@ setup(
     packages=[
         *find_packages(include=["maskmatch", "maskmatch.*"]),
         "maskmatch.configs",
-        "maskmatch.reporting.templates",
+        "maskmatch.html_report.templates",
     ],
     package_dir={"maskmatch": "maskmatch", "maskmatch.configs": "configs"},
-    package_data={"maskmatch.configs": ["*.yaml"], "maskmatch.reporting.templates": ["*"]},
+    package_data={"maskmatch": ["py.typed"], "maskmatch.configs": ["*.yaml"], "maskmatch.html_report.templates": ["*"]},
     ext_modules=[Extension("maskmatch._C", sources=[])],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},
 )

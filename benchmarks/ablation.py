@@ -34,12 +34,12 @@ from ablation_arms import Arm, chosen
 from ablation_report import write_report
 from measure import machine
 
-from maskmatch.cli import EXIT_STOPPED, parse_train, run
+from maskmatch.commands.command_line import EXIT_STOPPED, parse_train, run
+from maskmatch.common.device import find_device
+from maskmatch.common.errors import UserError
+from maskmatch.common.signals import SIGNALS
 from maskmatch.config import Config
 from maskmatch.data import load_dataset
-from maskmatch.device import find_device
-from maskmatch.errors import UserError
-from maskmatch.signals import SIGNALS
 from maskmatch.training.schedules import resolve
 
 SPLIT = "test"

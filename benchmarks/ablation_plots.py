@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from maskmatch.drawing import drawable
+from maskmatch.common.drawing import drawable
 
 Runs = dict[int, Record]
 COLORS = {"supervised": "#9a9a9a", "upper": "#c8c8c8", "full": "#d1495b"}

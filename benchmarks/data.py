@@ -24,9 +24,9 @@ from measure import machine, percentiles
 from PIL import Image
 from selection import Selection
 
+from maskmatch.common.device import find_device
 from maskmatch.config import DataConfig
 from maskmatch.data import choose_loader, load_dataset, make_loader
-from maskmatch.device import find_device
 
 COLUMNS = (
     "stream",

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import maskmatch
-from maskmatch.environment import version_of
+from maskmatch.run_files.versions import version_of
 
 EXP_SPEED = Path(__file__).resolve().parent / "exp_speed.cpp"
 _FLAGS = {

@@ -19,16 +19,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from maskmatch.batch import IGNORE_INDEX
-from maskmatch.cli import run
+from maskmatch.commands.command_line import run
+from maskmatch.common.batch import IGNORE_INDEX
+from maskmatch.common.drawing import add_legend, drawable
+from maskmatch.common.errors import UserError
 from maskmatch.data import load_dataset, read_pair
-from maskmatch.drawing import add_legend, drawable
-from maskmatch.errors import UserError
-from maskmatch.evaluation import Inference
-from maskmatch.evaluation.pictures import certain, mask_picture
+from maskmatch.inference.mask_pictures import certain, mask_picture
+from maskmatch.inference.modes import Inference
+from maskmatch.inference.trained_model import TrainedModel, load
 from maskmatch.method.batchnorm import running_statistics
 from maskmatch.ops import multiscale_pseudo_label, patch_mask
-from maskmatch.trained import TrainedModel, load
 
 COMPARED = {"supervised": "labelled images alone", "consistency": "consistency", "full": "MaskMatch"}
 CURVES = {"consistency": "consistency", "ms": "consistency + MS", "lcr": "consistency + LCR", "full": "MaskMatch"}

@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from rich.table import Table
 
-from maskmatch.terminal import plain_console
+from maskmatch.common.terminal import plain_console
 
 Record = dict[str, Any]
 

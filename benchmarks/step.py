@@ -19,8 +19,8 @@ from measure import machine, milliseconds, peak_bytes, percentiles
 from selection import Selection
 from torch import Tensor
 
-from maskmatch.allocator import keep_freed_memory
-from maskmatch.cli import parse_train
+from maskmatch.commands.command_line import parse_train
+from maskmatch.common.allocator import keep_freed_memory
 from maskmatch.ops import use_backend
 from maskmatch.training.loop import Run, prepare, take_step
 from maskmatch.training.phases import PHASES

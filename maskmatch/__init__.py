@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskmatch.trained import load as load
+    from maskmatch.inference.trained_model import load as load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -20,7 +20,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str) -> Any:
     """`load` on first use: it brings torch along, which the command lines want only once they know their options."""
     if name == "load":
-        from maskmatch.trained import load
+        from maskmatch.inference.trained_model import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,7 +31,7 @@ def main() -> int:
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
         print(f"error: unknown command {name}{hint}", file=sys.stderr)
         return 2
-    code: int = importlib.import_module(f"maskmatch.{name}").main(sys.argv[2:])
+    code: int = importlib.import_module(f"maskmatch.commands.{name}").main(sys.argv[2:])
     return code
 
 

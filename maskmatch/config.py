@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from maskmatch.errors import UserError
+from maskmatch.common.errors import UserError
 
 
 @dataclass

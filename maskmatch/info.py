@@ -1,35 +1,8 @@
-"""What this installation is made of: the text to paste into a bug report.
-
-Run as `python -m maskmatch.info`.
-"""
-
-from __future__ import annotations
+"""`python -m maskmatch.info`; what it does is in maskmatch/commands/info.py."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from maskmatch import cli
-from maskmatch.environment import environment
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report; returns the exit code."""
-    return cli.run(_print_report, argv)
-
-
-def _print_report(argv: Sequence[str]) -> None:
-    cli.Parser(prog="maskmatch.info", description="Print versions, backends and devices, for a bug report.").parse_args(
-        list(argv)
-    )
-    sections = environment()
-    sections["platform"] |= {"interpreter": sys.executable, "installed in": str(Path(__file__).parent)}
-    width = max(len(name) for section in sections.values() for name in section)
-    for title, section in sections.items():
-        print(title)
-        for name, value in section.items():
-            print(f"  {name:<{width}}  {value}")
-
+from maskmatch.commands.info import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -84,8 +84,8 @@ def write_run():
 
     from maskmatch.config import Config
     from maskmatch.models import build_student
-    from maskmatch.training import checkpoint
-    from maskmatch.training.run_folder import write_config
+    from maskmatch.run_files import checkpoint
+    from maskmatch.run_files.config_file import write_config
 
     def write(folder, data, class_names=("field", "meadow", "town"), **found):
         config = Config(data=data)

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from maskmatch.check_data import main as check_data
-from maskmatch.evaluate import main as evaluate
-from maskmatch.predict import main as predict
-from maskmatch.report import main as report
-from maskmatch.terminal import passing_progress, plain_console
+from maskmatch.commands.check_data import main as check_data
+from maskmatch.commands.evaluate import main as evaluate
+from maskmatch.commands.predict import main as predict
+from maskmatch.commands.report import main as report
+from maskmatch.common.terminal import passing_progress, plain_console
 
 NAMES = ["[/unk]", "soil [dry] :car:", "$x_{$"]
 
@@ -116,7 +116,7 @@ def test_a_confusion_matrix_that_cannot_be_drawn(run, tmp_path, capsys, monkeypa
     def fails(*_):
         raise ValueError("no font")
 
-    monkeypatch.setattr("maskmatch.evaluation.save_confusion", fails)
+    monkeypatch.setattr("maskmatch.metrics.save_confusion", fails)
     assert evaluate([str(run), "--output", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert said.err.count("confusion.png could not be drawn: no font\n") == 1

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskmatch.batch import IGNORE_INDEX, Batch
+from maskmatch.common.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
 from maskmatch.method.class_balance import ClassBalance

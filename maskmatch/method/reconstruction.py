@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskmatch.errors import UserError
+from maskmatch.common.errors import UserError
 
 CHANNELS = 3  # of an image
 

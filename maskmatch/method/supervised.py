@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskmatch.batch import IGNORE_INDEX
+from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.ops import upsample_cross_entropy
 
 

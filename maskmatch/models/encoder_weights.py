@@ -14,7 +14,7 @@ import torch
 from segmentation_models_pytorch.encoders import TimmUniversalEncoder, TimmViTEncoder
 from torch import nn
 
-from maskmatch.errors import UserError
+from maskmatch.common.errors import UserError
 from maskmatch.models.weight_files import WRAPPERS, first_few, read_weights
 
 BEYOND_ENCODER = (

@@ -21,8 +21,8 @@ import torch
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import nn
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import ModelConfig
-from maskmatch.errors import UserError
 from maskmatch.models.encoder_weights import load_encoder_weights
 from maskmatch.models.vit import drop_hidden_tokens, repair_decoder
 

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from maskmatch.errors import UserError
+from maskmatch.common.errors import UserError
 
 WRAPPERS = ("module.", "model.")
 ENCODERS = ("encoder.", "backbone.")

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from maskmatch.ops import _backend, _library
-from maskmatch.ops._checks import (
-    MAX_SIDE,
-    check_choice,
-    check_integer,
-    check_number,
-    check_sides,
-    check_tensor,
-)
+from maskmatch.ops._checks import MAX_SIDE, check_choice, check_integer, check_number, check_sides, check_tensor
 from maskmatch.ops.reference import hidden_patches, memory_format, spread_grid
 
 STRATEGIES = ("random", "block", "grid")

@@ -18,8 +18,8 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskmatch.device import find_device
-from maskmatch.errors import UserError
+from maskmatch.common.device import find_device
+from maskmatch.common.errors import UserError
 
 T = TypeVar("T")
 

@@ -12,7 +12,11 @@ import numpy as np
 import torch
 
 from maskmatch import ops
-from maskmatch.batch import Batch
+from maskmatch.common.batch import Batch
+from maskmatch.common.drawing import spared
+from maskmatch.common.errors import UserError
+from maskmatch.common.signals import StopError, StopSignal
+from maskmatch.common.text_files import write_text
 from maskmatch.config import Config
 from maskmatch.data import (
     Dataset,
@@ -27,17 +31,18 @@ from maskmatch.data import (
     overlaps,
     read_pair,
 )
-from maskmatch.drawing import spared
-from maskmatch.errors import UserError
-from maskmatch.evaluation import Validator, predict, save_curves, save_predictions
+from maskmatch.inference.modes import predict
 from maskmatch.method import Teacher
+from maskmatch.metrics import Validator, save_curves, save_predictions
 from maskmatch.models import Student, build_student, check_crop, check_patches, init_from
-from maskmatch.signals import StopError, StopSignal
-from maskmatch.training import checkpoint, distributed
+from maskmatch.run_files import checkpoint
+from maskmatch.run_files.config_file import write_config
+from maskmatch.run_files.versions import write_environment
+from maskmatch.training import distributed
 from maskmatch.training.distributed import World
 from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
 from maskmatch.training.records import LOG_EVERY, Recorder, finite
-from maskmatch.training.run_folder import resume, run_folder, write_config, write_environment, write_text
+from maskmatch.training.run_folder import resume, run_folder
 from maskmatch.training.schedules import global_batch, lr_report, resolve
 from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep, make_method

@@ -18,11 +18,12 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from maskmatch import ops
-from maskmatch.batch import Batch
+from maskmatch.common.batch import Batch
+from maskmatch.common.errors import UserError
 from maskmatch.config import Config
-from maskmatch.data import classes, load_dataset
-from maskmatch.data.builtin import CLASS_NAMES
-from maskmatch.errors import UserError
+from maskmatch.data import load_dataset
+from maskmatch.data.decoding import classes
+from maskmatch.data.listing.builtin import CLASS_NAMES
 from maskmatch.method import Teacher
 from maskmatch.models import build_student, check_crop, check_patches
 from maskmatch.training.step import TrainStep, make_method

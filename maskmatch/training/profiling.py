@@ -11,12 +11,12 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from maskmatch import ops
+from maskmatch.common.errors import UserError
+from maskmatch.common.text_files import write_text
 from maskmatch.config import Config
-from maskmatch.errors import UserError
 from maskmatch.training.loop import Run, prepare, take_step
 from maskmatch.training.marks import wait_for
 from maskmatch.training.phases import NETWORK, PHASES
-from maskmatch.training.run_folder import write_text
 
 WARMUP = 5  # steps that compile, allocate and fill the loader's queue
 TRACED = 5  # steps in the trace, at most: it has every operation

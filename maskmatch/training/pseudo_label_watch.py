@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from maskmatch.batch import IGNORE_INDEX
+from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.method import PseudoLabels
 
 ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed,

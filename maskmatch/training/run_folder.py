@@ -1,24 +1,20 @@
-"""The folder of a run: where it is, whether it may be written, what it is resumed from, its configuration."""
+"""The folder of a run: where it is, whether it may be written, and what it is resumed from."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
-from maskmatch.config import NOT_OF_THE_RUN, Config, DataConfig
+from maskmatch.common.errors import UserError
+from maskmatch.common.text_files import writable_folder
+from maskmatch.config import Config
 from maskmatch.data import check_fingerprint
-from maskmatch.data.files import is_utf8
-from maskmatch.data.lists import located
-from maskmatch.environment import environment
-from maskmatch.errors import UserError
-from maskmatch.training import checkpoint
+from maskmatch.data.decoding.files import is_utf8
+from maskmatch.run_files import checkpoint
 
 FREE_ON_RESUME = {
     *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
@@ -48,17 +44,6 @@ def run_folder(config: Config) -> Path:
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise UserError(f"{folder} already holds a run: give another --output, or --resume to go on with it")
     return writable_folder(folder)
-
-
-def writable_folder(folder: Path) -> Path:
-    """Make the folder where there is none; raise UserError where it cannot be made or written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the output folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to the output folder {folder}: permission denied")
-    return folder
 
 
 def resume(
@@ -102,41 +87,6 @@ def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
                 raise UserError(
                     f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
                 )
-
-
-def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
-    """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
-    options = {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
-    options["data"] |= found
-    write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
-
-
-def write_environment(folder: Path) -> None:
-    """environment.json: versions and devices of the process that trained last, and the folder that it ran in."""
-    found = environment() | {"training": {"folder": os.getcwd()}}
-    write_text(folder / "environment.json", json.dumps(found, indent=1) + "\n")
-
-
-def data_of(run: Path, config: DataConfig) -> DataConfig:
-    """A run's data options with the relative paths in them as they were meant where it was trained.
-
-    They stay as they are where that folder is this one, is gone, or was not recorded.
-    """
-    try:
-        folder = Path(json.loads((run / "environment.json").read_text())["training"]["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return config
-    return config if folder == Path.cwd() else located(config, folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; in UTF-8, but for names of files that are none."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def _checkpoint_path(name: str) -> Path:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskmatch.batch import Batch
+from maskmatch.common.batch import Batch
+from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig, TrainConfig
-from maskmatch.errors import UserError
 from maskmatch.method import COMPARABLE, DIVISORS, Branch, MaskMatch, PseudoLabels, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.method.reconstruction import head_for, with_head

@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-from maskmatch.terminal import plain_console
-from maskmatch.training.run_folder import write_text
+from maskmatch.common.terminal import plain_console
+from maskmatch.common.text_files import write_text
 
 LOSSES = ("loss_x", "loss_u", "loss_m", "loss_r")
 SECONDS_BETWEEN_LINES = 5.0

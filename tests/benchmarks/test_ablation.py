@@ -116,7 +116,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(photos, tmp_path, monkeypatc
 
 
 def configured_run(options):
-    from maskmatch.cli import parse_train
+    from maskmatch.commands.command_line import parse_train
 
     return ablation.resolve(parse_train(options), 1)
 

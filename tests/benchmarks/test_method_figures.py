@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import method_figures
 
 from maskmatch.config import DataConfig
-from maskmatch.data.builtin import CLASS_NAMES, PALETTE
+from maskmatch.data.listing.builtin import CLASS_NAMES, PALETTE
 
 ARMS = ("supervised", "consistency", "ms", "lcr", "full", "one-tau")
 

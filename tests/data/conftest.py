@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskmatch.config import DataConfig
-from maskmatch.data import builtin
+from maskmatch.data.listing import builtin
 
 CLASSES = 4
 

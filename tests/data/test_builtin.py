@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
-from maskmatch.data import builtin, check_dataset, load_dataset
-from maskmatch.errors import UserError
+from maskmatch.data import check_dataset, load_dataset
+from maskmatch.data.listing import builtin
 
 
 def digest(index: int) -> str:

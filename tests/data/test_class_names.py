@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Dataset, load_dataset
-from maskmatch.data.class_names import first_moved
-from maskmatch.data.classes import VOC, voc_palette
-from maskmatch.errors import UserError
+from maskmatch.data.decoding.classes import VOC, voc_palette
+from maskmatch.data.listing.class_names import first_moved
 
 
 def load(config: DataConfig, names: list[str] | None, classes: bytes = b"", **options: object) -> Dataset:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskmatch.check_data import main
+from maskmatch.commands.check_data import main
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import check_dataset, load_dataset
-from maskmatch.data.doctor import examine
-from maskmatch.errors import UserError
+from maskmatch.data.checking.survey import examine
 
 HEIGHT, WIDTH = 40, 56
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import read_image, read_mask
-from maskmatch.data.files import FileError
-from maskmatch.data.mask_table import configured, identity, reduced_zero_label
-from maskmatch.errors import UserError
+from maskmatch.data.decoding.files import FileError
+from maskmatch.data.decoding.mask_table import configured, identity, reduced_zero_label
 
 
 def picture(height: int = 30, width: int = 44) -> np.ndarray:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import check_fingerprint, fingerprint, load_dataset
-from maskmatch.errors import UserError
 
 
 def test_the_data_may_move(folder: DataConfig, tmp_path: Path) -> None:

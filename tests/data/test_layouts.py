@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Pair, check_dataset, load_dataset, read_mask
-from maskmatch.data.classes import format_palette, parse_palette, voc_palette
-from maskmatch.errors import UserError
+from maskmatch.data.decoding.classes import format_palette, parse_palette, voc_palette
 
 
 def change(config: DataConfig, **values: object) -> DataConfig:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset
-from maskmatch.data.doctor import examine
-from maskmatch.errors import UserError
+from maskmatch.data.checking.survey import examine
 
 
 @pytest.fixture

@@ -13,14 +13,15 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from maskmatch.check_data import main
+from maskmatch.commands.check_data import main
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
-from maskmatch.data import check_dataset, limits, load_dataset, make_loader, measurable, read_image, read_mask
-from maskmatch.data.check import check_image
-from maskmatch.data.doctor import examine
-from maskmatch.data.files import TooLargeError
-from maskmatch.data.mask_table import configured, identity
-from maskmatch.errors import UserError
+from maskmatch.data import check_dataset, load_dataset, make_loader, measurable, read_image, read_mask
+from maskmatch.data.checking.preflight import check_image
+from maskmatch.data.checking.survey import examine
+from maskmatch.data.decoding import limits
+from maskmatch.data.decoding.files import TooLargeError
+from maskmatch.data.decoding.mask_table import configured, identity
 
 TOO_LARGE = r"expected an image of at most 3,100 pixels.*got 3,\d+ .*on_error skip\): .*"
 
@@ -28,8 +29,8 @@ TOO_LARGE = r"expected an image of at most 3,100 pixels.*got 3,\d+ .*on_error sk
 @pytest.fixture
 def tiny_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """No image of more than 3100 pixels."""
-    monkeypatch.setattr("maskmatch.data.files.MANY_PIXELS", 1000)
-    monkeypatch.setattr("maskmatch.data.files.most_pixels", lambda: 3100)
+    monkeypatch.setattr("maskmatch.data.decoding.files.MANY_PIXELS", 1000)
+    monkeypatch.setattr("maskmatch.data.decoding.files.most_pixels", lambda: 3100)
 
 
 def texts(kind: str) -> dict[str, object]:
@@ -152,7 +153,7 @@ def test_check_data_says_it(folder: DataConfig, tmp_path: Path, capsys: pytest.C
 
 def test_strips_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large files are decoded some rows at a time, to the same pixels and counts."""
-    from maskmatch.data.stored_values import count_values
+    from maskmatch.data.checking.stored_values import count_values
 
     rng = np.random.default_rng(0)
     for mode in ("RGB", "L", "P", "RGBA", "CMYK"):
@@ -166,7 +167,7 @@ def test_strips_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return [*images, read_mask(tmp_path / "wide.png", table), *count_values(wide)]
 
     at_once = everything()
-    monkeypatch.setattr("maskmatch.data.files.MANY_PIXELS", 100)
+    monkeypatch.setattr("maskmatch.data.decoding.files.MANY_PIXELS", 100)
     for found, expected in zip(everything(), at_once, strict=True):
         np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(at_once[-3], wide // 1000)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Pair, check_dataset, load_dataset, read_mask
-from maskmatch.errors import UserError
 
 
 def write(path: Path, text: str) -> Path:

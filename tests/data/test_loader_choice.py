@@ -13,9 +13,10 @@ import pytest
 import torch
 import yaml
 
-from maskmatch.data import choose_loader, dali_installed, loader_choice
-from maskmatch.data.loader_choice import Choice
-from maskmatch.errors import UserError
+from maskmatch.common.errors import UserError
+from maskmatch.data import choose_loader, dali_installed
+from maskmatch.data.loading import loader_choice
+from maskmatch.data.loading.loader_choice import Choice
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 needs_dali = pytest.mark.skipif(not dali_installed(), reason="DALI is not installed")
@@ -92,7 +93,7 @@ def test_an_import_that_fails(tmp_path: Path, module: str | None, said: str) -> 
     if module is not None:
         put_in_front(tmp_path, module)
         hidden = ""
-    code = f"{hidden}\nimport torch\nfrom maskmatch.data.loader_choice import dali_problem\n"
+    code = f"{hidden}\nimport torch\nfrom maskmatch.data.loading.loader_choice import dali_problem\n"
     code += "print(dali_problem(torch.device('cpu')))"
     done = subprocess.run([sys.executable, "-c", code], env=with_path(tmp_path), capture_output=True, text=True)
     assert done.stdout.startswith(said), done.stderr

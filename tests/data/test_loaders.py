@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from maskmatch import data
-from maskmatch.batch import Batch
+from maskmatch.common.batch import Batch
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Loader, load_dataset, make_loader
-from maskmatch.data.sampling import UNLABELED, samples_of_step
-from maskmatch.data.source import Source
-from maskmatch.errors import UserError
+from maskmatch.data.loading.sampling import UNLABELED, samples_of_step
+from maskmatch.data.loading.source import Source
 
 needs_dali = pytest.mark.skipif(not data.dali_installed(), reason="DALI is not installed")
 LOADERS = ["torch", pytest.param("dali", marks=needs_dali)]
@@ -361,7 +361,7 @@ def test_a_mask_that_changes_during_training_is_named(folder: DataConfig, name: 
 @pytest.mark.parametrize("decoded", [False, True])
 def test_the_graph_for_a_gpu(decoded: bool) -> None:
     """It is constructed, so that its operators exist for the devices; only building it needs a driver."""
-    from maskmatch.data.dali_loader import weak_view_pipeline
+    from maskmatch.data.loading.dali_decoder import weak_view_pipeline
 
     options = {"batch_size": 4, "num_threads": 1, "device_id": 0, "exec_dynamic": True}
     (node,) = weak_view_pipeline((32, 32), True, decoded, **options)._graph_out

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskmatch import load
+from maskmatch.commands.evaluate import main as evaluate
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset, read_mask
-from maskmatch.data.doctor import examine
-from maskmatch.data.mask_table import configured, identity
-from maskmatch.evaluate import main as evaluate
+from maskmatch.data.checking.survey import examine
+from maskmatch.data.decoding.mask_table import configured, identity
 
 BITS = {"png": (1, 2, 4, 8, 16), "tif": (1, 2, 4, 8, 16), "bmp": (8,), "rgb.png": (8,), "rgb.tif": (8,)}
 PALETTES = {"png": (1, 2, 4, 8), "tif": (1, 2, 4, 8), "bmp": (8,)}

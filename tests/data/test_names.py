@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskmatch.cli import run
+from maskmatch.commands.command_line import run
+from maskmatch.commands.predict import _arguments
+from maskmatch.commands.split import main as split
+from maskmatch.common.errors import UserError
 from maskmatch.config import Config, DataConfig
-from maskmatch.data import Pair, fingerprint, load_dataset
-from maskmatch.data.lists import format_list, read_list
-from maskmatch.errors import UserError
-from maskmatch.predict import _arguments
-from maskmatch.split import main as split
+from maskmatch.data import Pair, load_dataset
+from maskmatch.data import fingerprint
+from maskmatch.data.listing.lists import format_list, read_list
 from maskmatch.training.run_folder import run_folder
 
 NAMES = [

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset, overlaps
-from maskmatch.data.doctor import examine
+from maskmatch.data.checking.survey import examine
 
 
 def listed(root: Path, name: str, mask: str = "masks/1.png") -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset
-from maskmatch.data.pairing import Pairing
-from maskmatch.errors import UserError
+from maskmatch.data.listing.pairing import Pairing
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Pair, check_dataset, load_dataset
-from maskmatch.data.files import IMAGE_SUFFIXES
-from maskmatch.data.pairing import Pairing
-from maskmatch.data.patterns import Pattern
-from maskmatch.errors import UserError
+from maskmatch.data.decoding.files import IMAGE_SUFFIXES
+from maskmatch.data.listing.pairing import Pairing
+from maskmatch.data.listing.patterns import Pattern
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskmatch.config import DataConfig
-from maskmatch.data.sampling import LABELED, UNLABELED, Sample, draw_sample, epoch_order, samples_of_step
+from maskmatch.data.loading.sampling import LABELED, UNLABELED, Sample, draw_sample, epoch_order, samples_of_step
 
 CONFIG = DataConfig(scale_range=(0.5, 2.0), grayscale=0.2)
 SEEDS = st.integers(0, 2**63)

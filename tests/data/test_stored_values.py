@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskmatch.commands.split import main as split
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import check_dataset, load_dataset, read_mask
-from maskmatch.data.doctor import examine
-from maskmatch.data.mask_table import configured, identity
-from maskmatch.errors import UserError
-from maskmatch.split import main as split
+from maskmatch.data.checking.survey import examine
+from maskmatch.data.decoding.mask_table import configured, identity
 
 Masks = Sequence[tuple[Sequence[int], str]]  # of each mask: the values that it shows, and its mode
 WriteSet = Callable[..., DataConfig]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskmatch.data.sampling import Sample
-from maskmatch.data.views import crop_image, crop_mask, plan, strong_view, strong_view_on_device
+from maskmatch.data.loading.sampling import Sample
+from maskmatch.data.loading.views import crop_image, crop_mask, plan, strong_view, strong_view_on_device
 
 CROP = (24, 32)
 

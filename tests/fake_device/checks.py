@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from maskmatch.batch import Batch
+from maskmatch.common.batch import Batch
 
 aten = torch.ops.aten
 SKIPPED = {aten._fused_sgd_.default, aten.record_stream.default}

@@ -13,7 +13,8 @@ import torch
 from device import fake_device
 from training import real
 
-from maskmatch import evaluate, predict, trained
+from maskmatch.commands import evaluate, predict
+from maskmatch.inference import trained_model as trained
 
 
 def on_fake_device(call: Callable[[], Any]) -> Any:

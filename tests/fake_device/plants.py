@@ -10,8 +10,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from maskmatch.batch import Batch
-from maskmatch.data.handover import Handover, Made
+from maskmatch.common.batch import Batch
+from maskmatch.data.loading.handover import Handover, Made
 from maskmatch.method import MaskMatch
 from maskmatch.training import distributed
 

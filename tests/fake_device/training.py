@@ -16,8 +16,8 @@ from plants import planted
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from maskmatch import ops
-from maskmatch.cli import parse_train
-from maskmatch.data.loader import BatchMaker
+from maskmatch.commands.command_line import parse_train
+from maskmatch.data.loading.loader import BatchMaker
 from maskmatch.method import reconstruction
 from maskmatch.training import loop
 

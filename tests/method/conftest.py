@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from maskmatch.batch import IGNORE_INDEX, Batch
+from maskmatch.common.batch import IGNORE_INDEX, Batch
 
 CLASSES = 4
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskmatch.batch import IGNORE_INDEX
+from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.config import MethodConfig
 from maskmatch.method import MaskMatch, Teacher
 from maskmatch.method.class_balance import DECAY, ClassBalance

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskmatch.batch import IGNORE_INDEX
+from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.config import MethodConfig
 from maskmatch.method import BRANCHES, DIVISORS, MaskMatch, Teacher
 from maskmatch.method.cutmix import cutmix_boxes

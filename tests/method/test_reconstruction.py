@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig
-from maskmatch.errors import UserError
 from maskmatch.method import DIVISORS, MaskMatch
 from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.ops import patch_mask

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskmatch.batch import IGNORE_INDEX
+from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.method.supervised import SupervisedLoss
 
 CLASSES = 4

@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import ModelConfig
-from maskmatch.errors import UserError
 from maskmatch.models import build_student
 from maskmatch.models.encoder_weights import load_encoder_weights
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import ModelConfig
-from maskmatch.errors import UserError
 from maskmatch.models import Student, build_student, check_crop, from_module
 
 CLASSES = 5

@@ -7,8 +7,8 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from maskmatch.common.errors import UserError
 from maskmatch.config import ModelConfig
-from maskmatch.errors import UserError
 from maskmatch.models import build_student, check_patches, from_module
 from maskmatch.ops import patch_mask
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from segmentation_models_pytorch.encoders import TimmViTEncoder, get_encoder
 
-from maskmatch.errors import UserError
+from maskmatch.common.errors import UserError
 from maskmatch.models.encoder_weights import load_encoder_weights
 from maskmatch.models.weight_files import read_weights
 

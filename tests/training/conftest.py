@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from maskmatch.train import main
+from maskmatch.commands.train import main
 
 FAST = [
     *(

@@ -9,9 +9,9 @@ import sys
 import torch
 from torch import nn
 
-from maskmatch.cli import parse_train, run
+from maskmatch.commands.command_line import parse_train, run
+from maskmatch.common.signals import StopSignal
 from maskmatch.models import from_module
-from maskmatch.signals import StopSignal
 from maskmatch.training import train
 
 

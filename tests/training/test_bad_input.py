@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskmatch.train import main
+from maskmatch.commands.train import main
 
 
 @pytest.mark.parametrize(

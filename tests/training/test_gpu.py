@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from maskmatch.cli import parse_train
+from maskmatch.commands.command_line import parse_train
 from maskmatch.ops import use_backend
 from maskmatch.training.loop import prepare
 

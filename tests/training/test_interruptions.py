@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from maskmatch.cli import EXIT_STOPPED, parse_train
-from maskmatch.signals import ECHO_SECONDS, StopError, StopSignal
+from maskmatch.commands.command_line import EXIT_STOPPED, parse_train
+from maskmatch.common.signals import ECHO_SECONDS, StopError, StopSignal
 from maskmatch.training import train as train_in_python
 
 STEPS = [
@@ -95,11 +95,11 @@ def list_lines(path):
 def test_a_signal_while_the_command_line_is_imported():
     code = """
 import signal, sys
-from maskmatch import train
+from maskmatch.commands import train
 
 class Finder:
     def find_spec(name, *rest):
-        if name == "maskmatch.cli":
+        if name == "maskmatch.commands.command_line":
             signal.raise_signal(signal.SIGTERM)
 
 sys.meta_path.insert(0, Finder)
@@ -139,7 +139,7 @@ def test_stopped_before_every_step_and_every_validation(uninterrupted, fast_opti
 
 def test_the_second_signal_is_not_held_back(monkeypatch):
     clock = iter([0.0, ECHO_SECONDS / 2, ECHO_SECONDS + 0.1])
-    monkeypatch.setattr("maskmatch.signals.monotonic", lambda: next(clock))
+    monkeypatch.setattr("maskmatch.common.signals.monotonic", lambda: next(clock))
     former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with StopSignal() as stop:

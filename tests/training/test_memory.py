@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from maskmatch.batch import Batch
+from maskmatch.commands.train import main
+from maskmatch.common.batch import Batch
 from maskmatch.config import Config, DataConfig, MethodConfig, ModelConfig, TrainConfig
 from maskmatch.method import Teacher
 from maskmatch.models import build_student
-from maskmatch.train import main
 from maskmatch.training.memory import measure
 from maskmatch.training.step import TrainStep, make_method
 

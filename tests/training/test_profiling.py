@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from maskmatch.reporting import read_recorded
+from maskmatch.html_report import read_recorded
 from maskmatch.training.phases import PHASES, Phases
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from maskmatch.batch import IGNORE_INDEX
+from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.method import PseudoLabels
 from maskmatch.training.pseudo_label_watch import (
     EMPTY_STEPS,

@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from maskmatch.cli import parse_train
-from maskmatch.signals import StopError, StopSignal
+from maskmatch.commands.command_line import parse_train
+from maskmatch.common.signals import StopError, StopSignal
 from maskmatch.training import train as train_in_python
 
 OPTIONS = ["--train.steps", 6, "--train.validate_every", 3, "--method.lcr", "false", "--method.reconstruction", "true"]

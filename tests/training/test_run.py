@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from maskmatch.config import ModelConfig
-from maskmatch.reporting import read_recorded
+from maskmatch.html_report import read_recorded
 
 
 def lines(path):

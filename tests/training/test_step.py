@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskmatch.batch import Batch
+from maskmatch.common.batch import Batch
+from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig, TrainConfig
-from maskmatch.errors import UserError
 from maskmatch.method import MaskMatch, Teacher
 from maskmatch.ops import use_backend
 from maskmatch.training.pseudo_label_watch import PseudoLabelCounter

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskmatch.train import main
+from maskmatch.commands.train import main
 
 NAMES = ["[/unk]", "$x_{$", ":car: [dry]", "_background_"]
 STEPS = ("--train.steps", 2)
@@ -153,8 +153,8 @@ def test_nothing_labelled_ends_before_the_first_step(data, refusal, tmp_path, pa
 
 def test_images_above_the_limit(data, train, refusal, tmp_path, monkeypatch, capsys):
     root, options = data
-    monkeypatch.setattr("maskmatch.data.files.MANY_PIXELS", 1000)
-    monkeypatch.setattr("maskmatch.data.files.most_pixels", lambda: 2000)
+    monkeypatch.setattr("maskmatch.data.decoding.files.MANY_PIXELS", 1000)
+    monkeypatch.setattr("maskmatch.data.decoding.files.most_pixels", lambda: 2000)
     generator = np.random.default_rng(1)
     for index in (2, 3):  # the latter in val alone
         Image.fromarray(generator.integers(0, 256, (50, 41, 3), np.uint8)).save(root / f"images/{index}.png")

@@ -1,0 +1,1 @@
+"""What can be typed: one file a command, each with a `main` that takes the options and returns the exit code."""

@@ -1,0 +1,40 @@
+"""`python -m maskmatch.train`: train a student and its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from maskmatch.common.allocator import keep_freed_memory
+from maskmatch.common.signals import StopSignal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; returns the exit code."""
+    with StopSignal() as stop:  # before anything that takes time, the imports too
+        from maskmatch.commands.command_line import run
+
+        interrupted = "interrupted; go on from the last checkpoint with --output and --resume"
+        return run(partial(_train, stop), argv, interrupted)
+
+
+def _train(stop: StopSignal, argv: Sequence[str]) -> None:
+    with stop.raising():
+        from maskmatch.commands.command_line import parse_train
+
+        config = parse_train(argv)
+        keep_freed_memory()
+        # torch takes seconds to import: a wrong option should not have to wait, nor should Ctrl-C
+        from maskmatch.training import train
+
+        if config.dry_run:
+            from maskmatch.training.memory import report
+
+            print(report(config))
+            return
+        if config.profile:
+            from maskmatch.training.profiling import profile
+
+            print(profile(config), end="")
+            return
+    train(config, stop=stop)

@@ -1,0 +1,1 @@
+"""From files to arrays: images, masks, and what the values in masks mean."""

@@ -1,0 +1,1 @@
+"""Which images and masks a data set has, and which belong together."""

@@ -1,0 +1,1 @@
+"""What a run has learned, used: loading it, predicting with it, exporting it. Knows nothing of training."""

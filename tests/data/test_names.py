@@ -19,8 +19,7 @@ from maskmatch.commands.predict import _arguments
 from maskmatch.commands.split import main as split
 from maskmatch.common.errors import UserError
 from maskmatch.config import Config, DataConfig
-from maskmatch.data import Pair, load_dataset
-from maskmatch.data import fingerprint
+from maskmatch.data import Pair, fingerprint, load_dataset
 from maskmatch.data.listing.lists import format_list, read_list
 from maskmatch.training.run_folder import run_folder
 

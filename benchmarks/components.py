@@ -67,5 +67,5 @@ def run(selection: Selection) -> Iterator[dict[str, Any]]:
 def _passes(run: step.Run) -> str:
     """What the networks do: forwards and backwards of the student, forwards of the teacher at their scales."""
     method = run.config.method
-    branches = len(run.train_step.method.weights(0))
+    branches = len(run.train_step.method.ramp_up.weights(0))
     return f"{branches} + 0" if method.supervised_only else f"{branches} + {sum(s * s for s in method.scales):.2g}"

@@ -22,8 +22,10 @@ from torch import Tensor
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.allocator import keep_freed_memory
 from maskmatch.ops import use_backend
-from maskmatch.training.loop import Run, prepare, take_step
+from maskmatch.training.build import build
+from maskmatch.training.loop import take_step
 from maskmatch.training.phases import PHASES
+from maskmatch.training.run import Run
 
 COLUMNS = (
     "config",
@@ -105,7 +107,7 @@ def prepared(options: list[str], variants: dict[str, list[str]]) -> Iterator[dic
     """A run of each variant's further options, at its first step."""
     with tempfile.TemporaryDirectory() as folder:
         runs = {
-            name: prepare(parse_train([*options, *chosen, "--output", f"{folder}/{name}"]))
+            name: build(parse_train([*options, *chosen, "--output", f"{folder}/{name}"]))
             for name, chosen in variants.items()
         }
         try:
@@ -200,7 +202,7 @@ def _bare_passes(run: Run) -> Callable[[int], None]:
     step, method = run.train_step, run.train_step.method
     height, width = _crop(run)
     views = run.config.train.batch_size, 3, height, width
-    branches = [_random(views, step.device) for _ in method.weights(0)]
+    branches = [_random(views, step.device) for _ in method.ramp_up.weights(0)]
     scales = []
     if len(branches) > 1:
         scales = [_random(view.shape, step.device) for view in method.scaled_views(next(run.loader))]

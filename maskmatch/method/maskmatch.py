@@ -10,9 +10,8 @@ L    = CE(S(x), y)                                    L_x, supervised
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -21,54 +20,27 @@ from torch import Tensor, nn
 from maskmatch.common.batch import IGNORE_INDEX, Batch
 from maskmatch.config import MethodConfig
 from maskmatch.method.batchnorm import running_statistics
+from maskmatch.method.branches import BRANCHES, DIVISORS, Branch, Losses, Part, PseudoLabels, summed
 from maskmatch.method.class_balance import ClassBalance
 from maskmatch.method.cutmix import cutmix_boxes, mix
+from maskmatch.method.ramp_up import RampUp
 from maskmatch.method.reconstruction import CHANNELS, reconstruction_loss
 from maskmatch.method.supervised import SupervisedLoss
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
 from maskmatch.ops.reference import hidden_patches
 
-BRANCHES = ("loss_x", "loss_u", "loss_m", "loss_r")
-"""The branches by the names of their losses, in the order in which they run."""
-COMPARABLE = ("loss_u", "loss_m")
-"""Those in which the student is to give the teacher's labels."""
-DIVISORS = (*BRANCHES, "coverage")
-"""What is a sum over pixels divided by their number in the whole batch."""
+Phase = Callable[[str], AbstractContextManager[object]]
 
 
-class PseudoLabels(NamedTuple):
-    """What the teacher says of the weak views."""
-
-    label: Tensor  # uint8 [M, H, W], IGNORE_INDEX on padding
-    confidence: Tensor  # float32 [M, H, W]
-
-
-class Branch(NamedTuple):
-    """What one branch shows the student, and what its answer is scored against."""
-
-    images: Tensor  # float32 [N, 3, H, W], normalised
-    target: Tensor  # uint8 [N, H, W]; of L_r the image itself, float32 [N, 3, H, W]
-    confidence: Tensor | None  # float32 [N, H, W]; None: every pixel counts; of L_r 1 where the image is hidden
-    updates_statistics: bool  # whether its forward updates the running statistics of BatchNorm
-    hidden: tuple[Tensor, int] | None = None  # bool [N, rows, columns], hidden patches, and how many others there are
-
-
-class Losses(NamedTuple):
-    """The losses of one step, scalars on the device; 0 where a branch did not run."""
-
-    total: Tensor
-    loss_x: Tensor
-    loss_u: Tensor
-    loss_m: Tensor
-    loss_r: Tensor
+def _no_phase(name: str) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class MaskMatch:
     """The method for one network: how views are normalised, sized, labelled and scored.
 
     Calling it gives all losses of a batch. A training loop that wants to call backward after each branch, or to
-    see several batches as one, takes the same steps itself: `draw`, `divisors`, `pseudo_labels`, `branch`, `logits`,
-    `loss`.
+    see several batches as one, goes through `parts`.
 
     Args:
         config: the method's options.
@@ -98,57 +70,77 @@ class MaskMatch:
         self.min_size = min_size
         self.align_corners = align_corners
         self.leaves_out_hidden = leaves_out_hidden
+        self.ramp_up = RampUp(config)
         self.class_balance = ClassBalance(config)
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
         """All losses of a batch in one graph; one branch after the other needs less memory."""
-        batch, weights = self.draw(batch), self.weights(step)
-        pseudo = self.pseudo_labels(teacher, batch, self.scales(step)) if len(weights) > 1 else None
-        divisors = dict(zip(DIVISORS, self.divisors(batch), strict=True))
         losses = dict.fromkeys(BRANCHES, batch.images.new_zeros((), dtype=torch.float32))
-        for name in weights:
-            branch = self.branch(name, batch, pseudo)
-            (logits,) = self.logits(student, [branch])
-            losses[name] = self.loss(logits, branch, divisors[name])
-        if pseudo:
+        totals = []
+        for part in self.parts(teacher, [batch], step):
+            found = self.losses(self.logits(student, list(part.branches.values())), part)
+            losses |= found
+            totals.append(part.total(found))
+        if self.ramp_up.factor(step):
             self.class_balance.update()
-        total = torch.stack([weight * losses[name] for name, weight in weights.items()]).sum()
-        return Losses(total, **losses)
+        return Losses(summed(totals), **losses)
+
+    def parts(
+        self,
+        teacher: Callable[[Tensor], Tensor],
+        batches: Sequence[Batch],
+        step: int,
+        *,
+        joint: bool = False,
+        total: Callable[[Tensor], Tensor] = lambda counts: counts,
+        phase: Phase = _no_phase,
+    ) -> Iterator[Part]:
+        """A step, one forward of the student after the other: the one place that knows their order.
+
+        Whoever takes a part calls `logits` and `losses` on it, and backward, before the next one is asked for; then
+        one graph at a time is kept. `class_balance.update` follows at the end of a step with pseudo-labels.
+
+        Args:
+            teacher: gives the logits of the views that it is shown.
+            batches: whose losses add up as if they were one.
+            step: counted from 0.
+            joint: all branches of a batch in one part, for a student without BatchNorm.
+            total: adds up the counts of `divisors` over what else belongs to the step, such as other processes.
+            phase: `with phase("loss")` is around all that is neither the teacher nor the student.
+        """
+        weights, scales = self.ramp_up.weights(step), self.ramp_up.scales(step)
+        with phase("loss"):
+            batches = [self.draw(batch) for batch in batches]
+            counts = total(torch.stack([self.divisors(batch) for batch in batches]).sum(0))
+            divisors = dict(zip(DIVISORS, counts, strict=True))
+        groups = [weights] if joint else [{name: weight} for name, weight in weights.items()]
+        for index, batch in enumerate(batches):
+            pseudo = self.pseudo_labels(teacher, batch, scales, phase) if len(weights) > 1 else None
+            with phase("loss"):
+                branches = {name: self.branch(name, batch, pseudo) for name in weights}
+            for group in groups:
+                yield Part(
+                    branches={name: branches.pop(name) for name in group},
+                    weights=group,
+                    divisors=divisors,
+                    batch=index,
+                    target=batch.target,
+                    pseudo=pseudo,
+                    first=group is groups[0],
+                    last=group is groups[-1] and batch is batches[-1],
+                )
+
+    def losses(self, logits: Sequence[Tensor], part: Part) -> dict[str, Tensor]:
+        """The loss of each branch of a part by its name, from the student's `logits` of it; float32 scalars."""
+        answers = zip(logits, part.branches.items(), strict=True)
+        return {name: self.loss(answer, branch, part.divisors[name]) for answer, (name, branch) in answers}
 
     def compile(self) -> None:
         """From now on, run views, pseudo-labels and losses through torch.compile, each as one graph."""
         views = ("scaled_views", "supervised", "consistency", "masked", "reconstructed")
         for name in (*views, "draw", "divisors", "combine", "loss", "confident", "agreeing"):
             setattr(self, name, torch.compile(getattr(self, name), fullgraph=True, dynamic=False))
-
-    def weights(self, step: int) -> dict[str, float]:
-        """The branches that count at a step, counted from 0, and their factors in the total."""
-        ramp = self.ramp(step)
-        weights = {"loss_x": 1.0}
-        if ramp and self.config.consistency:
-            weights["loss_u"] = ramp * self.config.lambda_u
-        if ramp and self.config.lcr:
-            weights["loss_m"] = ramp * self.config.lambda_m
-        if ramp and self.config.reconstruction:
-            weights["loss_r"] = ramp * self.config.lambda_r
-        return weights
-
-    def ramp(self, step: int) -> float:
-        """Factor of the unlabelled losses: 0 in the warm-up, then rising linearly to 1."""
-        config = self.config
-        warmup, ramp = config.warmup_steps or 0, config.ramp_steps or 0
-        if step < warmup or config.supervised_only or not (config.consistency or config.lcr or config.reconstruction):
-            return 0.0
-        return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
-
-    def scales(self, step: int) -> Sequence[float]:
-        """Scales at which the teacher sees the weak view at a step: until the ramp has ended that nearest to 1 alone.
-
-        A young network does not know things at another size yet.
-        """
-        scales = self.config.scales
-        return scales if self.ramp(step) == 1 else [min(scales, key=lambda scale: abs(math.log(scale)))]
 
     def draw(self, batch: Batch) -> Batch:
         """The batch with the boxes of CutMix, which are otherwise drawn anew wherever they are needed."""
@@ -176,10 +168,18 @@ class MaskMatch:
 
     @torch.no_grad()
     def pseudo_labels(
-        self, teacher: Callable[[Tensor], Tensor], batch: Batch, scales: Sequence[float] | None = None
+        self,
+        teacher: Callable[[Tensor], Tensor],
+        batch: Batch,
+        scales: Sequence[float] | None = None,
+        phase: Phase = _no_phase,
     ) -> PseudoLabels:
         """The teacher's labels of the weak views, averaged over the scales, by default all of `config.scales`."""
-        return self.labels([teacher(view) for view in self.scaled_views(batch, scales)], batch)
+        with phase("loss"):
+            views = self.scaled_views(batch, scales)
+        logits = [teacher(view) for view in views]
+        with phase("loss"):
+            return self.labels(logits, batch)
 
     def scaled_views(self, batch: Batch, scales: Sequence[float] | None = None) -> list[Tensor]:
         """What the teacher sees: the normalised weak views at each scale, float32 [M, 3, h, w]."""
@@ -332,7 +332,7 @@ class MaskMatch:
         height, width = (max(least, round(side * scale / multiple)) * multiple for side in images.shape[2:])
         if (height, width) == tuple(images.shape[2:]):
             return images
-        # A CPU takes three times as long for three channels in channels-last memory; the numbers are the same.
+        # On a CPU three channels are slow to resize in channels-last memory; the numbers are the same.
         resized = F.interpolate(images.contiguous(), (height, width), mode="bilinear", align_corners=False)
         return resized.contiguous(memory_format=torch.channels_last)
 

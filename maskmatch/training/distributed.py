@@ -24,6 +24,19 @@ from maskmatch.common.errors import UserError
 T = TypeVar("T")
 
 
+class Vote:
+    """A question to all processes, which must ask it alike; the answer comes while they go on."""
+
+    def __init__(self, flag: bool) -> None:
+        self._raised = torch.tensor(int(flag))
+        self._work = dist.all_reduce(self._raised, op=dist.ReduceOp.MAX, async_op=True)
+
+    def result(self) -> bool:
+        """Whether any process raised its flag; waits for the others if need be."""
+        self._work.wait()
+        return bool(self._raised)
+
+
 class World:
     """The processes of a run; a single one unless torchrun says otherwise.
 
@@ -32,8 +45,6 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
         self.rank, self.size, self.local_rank = rank, size, local_rank
-        self._flag = torch.zeros((), dtype=torch.int64)
-        self._agreement: dist.Work | None = None
 
     @property
     def leads(self) -> bool:
@@ -77,14 +88,9 @@ class World:
         if not self.local_rank:
             self.barrier()
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any process raised its flag; of several processes as of the call before, so that none waits."""
-        if self.size == 1:
-            return flag
-        raised = self._agreement is not None and self._agreement.wait() and bool(self._flag)
-        self._flag = torch.tensor(int(flag))
-        self._agreement = dist.all_reduce(self._flag, op=dist.ReduceOp.MAX, async_op=True)
-        return raised
+    def vote(self, flag: bool) -> Vote:
+        """Ask all processes whether any raises its flag; none waits before it looks at the result."""
+        return Vote(flag)
 
     def replicate(self, network: nn.Module, plain: nn.Module, inputs: Tensor) -> nn.Module:
         """The network with its gradients averaged over the processes.

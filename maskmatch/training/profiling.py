@@ -14,9 +14,11 @@ from maskmatch import ops
 from maskmatch.common.errors import UserError
 from maskmatch.common.text_files import write_text
 from maskmatch.config import Config
-from maskmatch.training.loop import Run, prepare, take_step
+from maskmatch.training.build import build
+from maskmatch.training.loop import take_step
 from maskmatch.training.marks import wait_for
 from maskmatch.training.phases import NETWORK, PHASES
+from maskmatch.training.run import Run
 
 WARMUP = 5  # steps that compile, allocate and fill the loader's queue
 TRACED = 5  # steps in the trace, at most: it has every operation
@@ -40,7 +42,7 @@ def profile(config: Config) -> str:
     every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
     config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))
     with nullcontext() if config.fused else ops.use_backend("reference"):
-        run = prepare(config)
+        run = build(config)
         headline = run.headline()
         with run.loader, closing(run.log) if run.log else nullcontext():
             _take_steps(run, WARMUP)

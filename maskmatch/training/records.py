@@ -15,8 +15,6 @@ from maskmatch.training.pseudo_label_watch import Counts, measures
 from maskmatch.training.readback import Readback
 from maskmatch.training.step import TrainStep
 
-LOG_EVERY = 10  # steps
-
 
 @dataclass
 class Record:

@@ -5,8 +5,10 @@ Nothing here waits for the device: whatever a step finds out stays there as a te
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +17,16 @@ from torch.nn.parallel import DistributedDataParallel
 from maskmatch.common.batch import Batch
 from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig, TrainConfig
-from maskmatch.method import COMPARABLE, DIVISORS, Branch, MaskMatch, PseudoLabels, Teacher
+from maskmatch.method import COMPARABLE, MaskMatch, Part, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
+from maskmatch.method.branches import summed
 from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.models import Student
+from maskmatch.run_files.checkpoint import State
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
-from maskmatch.training.nonfinite import NonFiniteGuard
+from maskmatch.training.loss_scale import LossScale
+from maskmatch.training.nonfinite import NonFiniteGuard, in_one_memory
 from maskmatch.training.phases import Phases
 from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.schedules import make_optimizer, set_learning_rate
@@ -87,8 +92,9 @@ class TrainStep:
         self.head = head_for(network) if method.config.reconstruction else None
         trained = with_head(network, self.head) if self.head else network
         self.optimizer = make_optimizer(trained, config, self.world.size)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self.guard = NonFiniteGuard(trained, self.optimizer)
+        self.loss_scale = LossScale(self.optimizer, self.device, enabled=config.precision == "fp16")
+        parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        self.guard = NonFiniteGuard(parameters, self.optimizer, in_one_memory(trained), self.loss_scale)
         self._trained = self._student = trained
         self._teacher = teacher.network
         if config.compile:  # beside the networks themselves, which validation runs at any size
@@ -112,51 +118,26 @@ class TrainStep:
             teacher give the same label. All nan where the loss or a gradient was not finite, and the step therefore
             not taken.
         """
-        self._seed(step)
-        set_learning_rate(self.optimizer, step, self.config)
-        if not self.network.training:
-            self.network.train()
-        self.guard.remember()
-        weights, scales = self.method.weights(step), self.method.scales(step)
-        with self.phases("loss"):
-            truths = [batch.truth for batch in batches]  # which what is compiled need not see come and go
-            batches = [self.method.draw(batch._replace(truth=None)) for batch in batches]
-            pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
-            divisors = dict(zip(DIVISORS, pixels, strict=True))
-        # One branch after the other, each with its own backward, so that one graph at a time is kept.
-        compared = next((name for name in weights if name in COMPARABLE), None)
-        groups = [list(weights)] if self.config.branches == "joint" else [[name] for name in weights]
-        found: list[dict[str, Tensor]] = []
-        for batch, truth in zip(batches, truths, strict=True):
-            pseudo = None
-            if len(weights) > 1:
-                pseudo = self._pseudo_labels(batch, scales)
-                counter = self.counter
-                confident = counter.count(batch.target, pseudo, truth) if counter else self.method.confident(pseudo)
-                found.append({"coverage": confident / divisors["coverage"].clamp(min=1)})
-            with self.phases("loss"):  # all of the views at once: after a network has run, each takes twice as long
-                branches = {name: self.method.branch(name, batch, pseudo) for name in weights}
-            for names in groups:
-                last = batch is batches[-1] and names is groups[-1]
-                with self._synchronizing(last):
-                    running = {name: branches.pop(name) for name in names}
-                    losses = self._losses(running, divisors, compared if compare else None)
-                    losses["loss"] = _sum([_times(losses[name], weights[name]) for name in names])
-                    with self.phases("backward"):
-                        # The processes' gradients are averaged, but the divisors make them parts of a sum.
-                        self.scaler.scale(_times(losses["loss"], self.world.size)).backward()
-                found.append({name: loss.detach() for name, loss in losses.items()})
-        names = list(dict.fromkeys(name for part in found for name in part))
-        values = self.world.sum(torch.stack([_sum([part[name] for part in found if name in part]) for name in names]))
+        self._begin(step)
+        found = defaultdict[str, list[Tensor]](list)
+        for part in self._parts(batches, step, joint=self.config.branches == "joint"):
+            if part.pseudo and part.first:
+                found["coverage"].append(self._coverage(part, batches[part.batch].truth))
+            with self._synchronizing(part.last):
+                losses = self._losses(part, self._compared(step) if compare else None)
+                self._backward(losses["loss"])
+            for name, loss in losses.items():
+                found[name].append(loss.detach())
+        values = self.world.sum(torch.stack([summed(parts) for parts in found.values()]))
         with self.phases("optimizer"):
-            good = self.guard.step(values.sum(), self.scaler)
+            good = self.guard.step(values.sum())
             self.optimizer.zero_grad(set_to_none=True)
         with self.phases("EMA"):
             self.world.average_statistics(self.guard.statistics)
             self.teacher.update(self.network, step)
-        if len(weights) > 1:
+        if self.method.ramp_up.factor(step):
             self.method.class_balance.update(self.world.sum)
-        return dict(zip(names, torch.where(good, values, torch.nan), strict=True))
+        return dict(zip(found, torch.where(good, values, torch.nan), strict=True))
 
     def find_fault(self, batches: Sequence[Batch], step: int) -> tuple[str, str] | None:
         """Repeat a step that was not taken, branch by branch; it waits for the device and leaves no gradients.
@@ -164,25 +145,84 @@ class TrainStep:
         Returns:
             The name of the first branch's loss that is at fault, and what is wrong with it.
         """
-        self._seed(step)
-        self.network.train()
+        self._begin(step)
         self._student = self._trained  # each process for itself
-        weights = self.method.weights(step)
-        pixels = self.world.sum(torch.stack([self.method.divisors(batch) for batch in batches]).sum(0))
-        divisors = dict(zip(DIVISORS, pixels, strict=True))
-        for batch in batches:
-            pseudo = self._pseudo_labels(batch, self.method.scales(step)) if len(weights) > 1 else None
-            for name, weight in weights.items():
-                self.optimizer.zero_grad(set_to_none=True)
-                branches = {name: self.method.branch(name, batch, pseudo)}
-                loss = self._losses(branches, divisors)[name]
-                if not loss.isfinite():
-                    return name, f"its loss is {loss.item()}"
-                self.scaler.scale(weight * loss).backward()
-                if self.guard.found_inf(loss.detach()):
-                    return name, "its gradient is not finite"
+        for part in self._parts(batches, step, joint=False):
+            self.optimizer.zero_grad(set_to_none=True)
+            (name,) = part.branches
+            losses = self._losses(part)
+            if not losses[name].isfinite():
+                return name, f"its loss is {losses[name].item()}"
+            self._backward(losses["loss"])
+            if self.guard.found_inf(losses[name].detach()):
+                return name, "its gradient is not finite"
         self.optimizer.zero_grad(set_to_none=True)
         return None
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """What a resumed training needs, besides the networks, as `checkpoint.State` has it."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.loss_scale.state_dict(),
+            "head": self.head.state_dict() if self.head else {},
+            "class_balance": self.method.class_balance.state_dict(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+        self.optimizer.load_state_dict(state.optimizer)
+        self.loss_scale.load_state_dict(state.scaler)
+        if self.head:
+            self.head.load_state_dict(state.head)
+        if state.class_balance:
+            self.method.class_balance.load_state_dict(state.class_balance)
+
+    def _begin(self, step: int) -> None:
+        self._seed(step)
+        set_learning_rate(self.optimizer, step, self.config)
+        if not self.network.training:
+            self.network.train()
+        self.guard.remember()
+
+    def _parts(self, batches: Sequence[Batch], step: int, *, joint: bool) -> Iterator[Part]:
+        """The method's, of batches without their `truth`, which what is compiled need not see come and go."""
+        plain = [batch._replace(truth=None) for batch in batches]
+        return self.method.parts(self._label, plain, step, joint=joint, total=self.world.sum, phase=self.phases)
+
+    def _label(self, view: Tensor) -> Tensor:
+        with self.phases("teacher"), self.autocast(), torch.no_grad():
+            logits: Tensor = self._teacher(view)
+            return logits
+
+    def _losses(self, part: Part, compared: str | None = None) -> dict[str, Tensor]:
+        """The losses of a part by name; `loss`, their weighted sum; of the branch `compared` the `agreement`."""
+        with self.phases("student forward"), self.autocast():
+            logits = self.method.logits(self._student, list(part.branches.values()))
+        with self.phases("loss"):
+            losses = self.method.losses(logits, part)
+            for answer, (name, branch) in zip(logits, part.branches.items(), strict=True):
+                if name == compared:
+                    losses["agreement"] = self.method.agreeing(answer, branch) / part.divisors[name].clamp(min=1)
+            losses["loss"] = part.total(losses)
+        return losses
+
+    def _backward(self, loss: Tensor) -> None:
+        with self.phases("backward"):
+            # The processes' gradients are averaged, but the divisors make them parts of a sum.
+            self.loss_scale(loss if self.world.size == 1 else loss * self.world.size).backward()
+
+    def _compared(self, step: int) -> str | None:
+        """The first branch at this step in which the student is to give the teacher's labels."""
+        return next((name for name in self.method.ramp_up.weights(step) if name in COMPARABLE), None)
+
+    def _coverage(self, part: Part, truth: Tensor | None) -> Tensor:
+        """Share in the whole step's unlabelled pixels of a batch's confident ones, which are counted; a scalar."""
+        pseudo = part.pseudo
+        if pseudo is None:
+            raise ValueError("there are no pseudo-labels at this step")
+        counter = self.counter
+        confident = counter.count(part.target, pseudo, truth) if counter else self.method.confident(pseudo)
+        return confident / part.divisors["coverage"].clamp(min=1)
 
     def _seed(self, step: int) -> None:
         """Dropout depends on the step and the process, not on what ran before."""
@@ -197,43 +237,12 @@ class TrainStep:
             return nullcontext()
         return self._student.no_sync()
 
-    @torch.no_grad()
-    def _pseudo_labels(self, batch: Batch, scales: Sequence[float]) -> PseudoLabels:
-        with self.phases("loss"):
-            views = self.method.scaled_views(batch, scales)
-        with self.phases("teacher"), self.autocast():
-            logits = [self._teacher(view) for view in views]
-        with self.phases("loss"):
-            return self.method.labels(logits, batch)
-
-    def _losses(
-        self, branches: dict[str, Branch], divisors: dict[str, Tensor], compared: str | None = None
-    ) -> dict[str, Tensor]:
-        """The losses of some branches, from one forward; and of the branch `compared` the agreement."""
-        with self.phases("student forward"), self.autocast():
-            logits = self.method.logits(self._student, list(branches.values()))
-        losses = {}
-        with self.phases("loss"):
-            for part, (name, branch) in zip(logits, branches.items(), strict=True):
-                losses[name] = self.method.loss(part, branch, divisors[name])
-                if name == compared:
-                    losses["agreement"] = self.method.agreeing(part, branch) / divisors[name].clamp(min=1)
-        return losses
-
     def autocast(self) -> torch.autocast:
         """The networks' forwards run in it."""
         # Every weight is used once a forward, and a cached cast would outlive the backward of its branch.
         precision = self.config.precision
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=precision != "fp32", cache_enabled=False)
-
-
-def _sum(scalars: list[Tensor]) -> Tensor:
-    return scalars[0] if len(scalars) == 1 else torch.stack(scalars).sum()
-
-
-def _times(scalar: Tensor, factor: float) -> Tensor:
-    return scalar if factor == 1 else scalar * factor
 
 
 def _compiled(network: nn.Module) -> nn.Module:

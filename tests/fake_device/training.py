@@ -19,7 +19,8 @@ from maskmatch import ops
 from maskmatch.commands.command_line import parse_train
 from maskmatch.data.loading.loader import BatchMaker
 from maskmatch.method import reconstruction
-from maskmatch.training import loop
+from maskmatch.training import build, loop
+from maskmatch.training import run as training_run
 
 STEPS = 3
 DEFAULTS = (
@@ -29,12 +30,12 @@ DEFAULTS = (
 
 
 def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, Any]:
-    """`prepare` and STEPS steps of the built-in data, every second one logged; from the second on none may wait."""
+    """`build` and STEPS steps of the built-in data, every second one logged; from the second on none may wait."""
     config = parse_train([*DEFAULTS, f"--output={folder / 'run'}", *options])
     with fake_device() as device, planted(plant) if plant else nullcontext():
         check = StepCheck(device)
         with _real_beginnings(device, check), nullcontext() if config.fused else ops.use_backend("reference"):
-            run = loop.prepare(config)
+            run = build.build(config)
             with run.loader, closing(run.log) if run.log else nullcontext(), check:
                 run.speed.start()
                 for step in range(STEPS):
@@ -61,8 +62,8 @@ def _real_beginnings(device: Device, check: StepCheck) -> Iterator[None]:
             return on_device(self, tensor)
 
     with (
-        mock.patch.object(loop, "LOG_EVERY", 2),  # so that the second step is one
-        mock.patch.object(loop, "build_student", real(loop.build_student)),
+        mock.patch.object(training_run, "LOG_EVERY", 2),  # so that the second step is one
+        mock.patch.object(build, "build_student", real(build.build_student)),
         mock.patch.object(reconstruction, "ReconstructionHead", real(reconstruction.ReconstructionHead)),
         mock.patch.object(BatchMaker, "_batch", real(BatchMaker._batch)),
         mock.patch.object(BatchMaker, "_on_device", fake_on_device),

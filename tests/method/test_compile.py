@@ -30,7 +30,7 @@ def parts_of_a_step(method, network, teacher, batch):
     found = {"draw": batch}
     batch = found["draw"] = method.draw(batch)
     found["divisors"] = method.divisors(batch)
-    weights, pseudo = method.weights(5), None
+    weights, pseudo = method.ramp_up.weights(5), None
     if len(weights) > 1:
         pseudo = found["pseudo"] = method.pseudo_labels(teacher, batch)
         found["confident"] = method.confident(pseudo)

@@ -85,7 +85,7 @@ def test_other_scales_join_when_the_ramp_has_ended(network, batch):
         seen.clear()
         method(network, teacher, batch, step)
         assert seen == sizes
-    assert make(scales=[0.5, 1.25], ramp_steps=2).scales(0) == [1.25]
+    assert make(scales=[0.5, 1.25], ramp_steps=2).ramp_up.scales(0) == [1.25]
 
 
 @pytest.mark.parametrize("cutmix", [True, False])
@@ -139,15 +139,15 @@ def test_total_is_the_weighted_sum(network, batch):
 )
 def test_components_switch_off(network, batch, options, live):
     method = make(**options)
-    assert set(method.weights(0)) == live
+    assert set(method.ramp_up.weights(0)) == live
     losses = method(network.train(), Teacher(network, 0.9), batch, step=0)
     assert {name for name in BRANCHES if getattr(losses, name) > 0} == live
 
 
 def test_ramp():
     method = make(warmup_steps=10, ramp_steps=4)
-    assert [method.ramp(step) for step in (0, 9, 10, 11, 12, 13, 14, 99)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
-    assert make().ramp(0) == 1
+    assert [method.ramp_up.factor(step) for step in (0, 9, 10, 11, 12, 13, 14, 99)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert make().ramp_up.factor(0) == 1
 
 
 def test_confident_pixels_are_counted(network, batch):

@@ -95,10 +95,10 @@ def test_the_other_losses_do_not_see_it(parts, batch):
 
 
 def test_in_the_place_of_lcr():
-    assert list(method(lcr=False).weights(0)) == ["loss_x", "loss_u", "loss_r"]
-    assert method(lambda_r=0.3).weights(0)["loss_r"] == 0.3
-    assert "loss_r" not in method(reconstruction=False).weights(0)
-    assert "loss_r" not in method(warmup_steps=1).weights(0)
+    assert list(method(lcr=False).ramp_up.weights(0)) == ["loss_x", "loss_u", "loss_r"]
+    assert method(lambda_r=0.3).ramp_up.weights(0)["loss_r"] == 0.3
+    assert "loss_r" not in method(reconstruction=False).ramp_up.weights(0)
+    assert "loss_r" not in method(warmup_steps=1).ramp_up.weights(0)
 
 
 def test_a_network_without_a_segmentation_head_is_refused():

@@ -7,7 +7,7 @@ import torch
 
 from maskmatch.commands.command_line import parse_train
 from maskmatch.ops import use_backend
-from maskmatch.training.loop import prepare
+from maskmatch.training.build import build
 
 STEPS = 50
 
@@ -39,7 +39,7 @@ def test_no_step_waits(fused, precision, compiled, no_waiting, tmp_path, record_
         *("--method.warmup_steps", 5, "--method.ramp_steps", 5, "--train.steps", 1000, "--output", tmp_path / "run"),
     ]
     torch._dynamo.reset()
-    run = prepare(parse_train([str(option) for option in ("--fused" if fused else "--no-fused", *options)]))
+    run = build(parse_train([str(option) for option in ("--fused" if fused else "--no-fused", *options)]))
     seconds = []
     with run.loader, use_backend("auto" if fused else "reference"):
         for step in range(STEPS):

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from maskmatch.config import TrainConfig
-from maskmatch.training.nonfinite import NonFiniteGuard
+from maskmatch.training.loss_scale import LossScale
+from maskmatch.training.nonfinite import NonFiniteGuard, in_one_memory
 from maskmatch.training.schedules import make_optimizer
 
 
@@ -18,7 +19,11 @@ class Training:
         torch.manual_seed(0)
         self.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
         self.optimizer = make_optimizer(self.network, TrainConfig(optimizer=optimizer, lr=0.01, momentum=0.9))
-        self.guard = NonFiniteGuard(self.network, self.optimizer) if guarded else None
+        self.guard = None
+        if guarded:
+            scale = LossScale(self.optimizer, torch.device("cpu"), enabled=False)
+            parameters = list(self.network.parameters())
+            self.guard = NonFiniteGuard(parameters, self.optimizer, in_one_memory(self.network), scale)
 
     def step(self, images, poison=None):
         if self.guard:
@@ -30,7 +35,7 @@ class Training:
         if poison == "loss":
             loss = loss * torch.nan
         if self.guard:
-            self.guard.step(loss.detach(), torch.amp.GradScaler("cpu", enabled=False))
+            self.guard.step(loss.detach())
         else:
             self.optimizer.step()
         self.optimizer.zero_grad()

@@ -58,7 +58,7 @@ def test_a_picture_that_fails_costs_nothing_else(train, data, tmp_path, capsys, 
         raise ValueError("no such\nfont")
 
     for name in ("save_predictions", "save_curves"):
-        monkeypatch.setattr(f"maskmatch.training.loop.{name}", fails)
+        monkeypatch.setattr(f"maskmatch.training.finish.{name}", fails)
     assert train(*data[1], *STEPS, "--output", tmp_path / "run") == 0
     said = capsys.readouterr().out
     for name in ("predictions", "curves"):

@@ -1,0 +1,70 @@
+"""The end of a run: pictures, summary.json, and the last line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from maskmatch.common.drawing import spared
+from maskmatch.common.text_files import write_text
+from maskmatch.data import read_pair
+from maskmatch.inference.modes import predict
+from maskmatch.metrics import save_curves, save_predictions
+from maskmatch.training.run import Run
+from maskmatch.training.telemetry import Display, MetricsLog
+
+PICTURES = 6  # validation images in predictions.png
+
+
+def finish(run: Run, display: Display) -> dict[str, Any]:
+    """Write what a complete run has; returns what summary.json holds, in the leading process only."""
+    summary: dict[str, Any] = {}
+    if run.log:
+        _draw(run, run.log, display)
+        summary = _summary(run, run.log)
+        # By being there it says that the run is complete.
+        write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    run.world.barrier()
+    if run.world.leads:
+        display.say(
+            f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}; best "
+            f"{summary['select']} {summary['best_miou']:.4f}, step {summary['best_step']}; "
+            f"everything is in {run.folder}"
+        )
+    return summary
+
+
+def _draw(run: Run, log: MetricsLog, display: Display) -> None:
+    """Curves, and predictions of the last step's teacher; one that cannot be drawn is a line."""
+    curves, predictions = run.folder / "curves.png", run.folder / "predictions.png"
+    with spared(curves, display.say):
+        save_curves(curves, log.records)
+    with spared(predictions, display.say):
+        pairs = run.dataset.val
+        chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).round().astype(int)]
+        rows = []
+        for pair in chosen:
+            image, truth = read_pair(pair.image, pair.mask, run.dataset.mask_table)
+            label, confidence = predict(run.teacher.network, run.student, image)
+            rows.append((image, truth, label, confidence))
+        save_predictions(predictions, rows, run.dataset.palette, run.dataset.class_names)
+
+
+def _summary(run: Run, log: MetricsLog) -> dict[str, Any]:
+    final = next(record for record in reversed(log.records) if "miou_teacher" in record)
+    return {
+        "miou_student": final["miou_student"],
+        "miou_teacher": final["miou_teacher"],
+        "best_miou": run.best_miou,
+        "best_step": run.best_step,
+        "select": run.config.train.select,
+        "skipped_steps": final["skipped_steps"],
+        **run.speed.summary(),
+        "steps": run.config.train.steps,
+        "fused": run.config.fused,
+        "loader": run.loader.name,
+        "skipped_files": [str(path) for path in run.loader.skipped],
+        "seed": run.config.train.seed,
+    }

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.normalization import normalized
 from maskmatch.data import format_palette
-from maskmatch.inference.modes import normalized
 from maskmatch.inference.trained_model import TrainedModel
 from maskmatch.models import Student
 
@@ -49,7 +49,8 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         rows, columns = self._padded(height), self._padded(width)
-        logits = self.network(F.pad(normalized(images, self.student), (0, columns - width, 0, rows - height)))
+        inputs = normalized(images, self.student.mean, self.student.std)
+        logits = self.network(F.pad(inputs, (0, columns - width, 0, rows - height)))
         upsampled = F.interpolate(logits, (rows, columns), mode="bilinear", align_corners=self.student.align_corners)
         return upsampled[:, :, :height, :width]
 

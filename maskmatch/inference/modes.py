@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.normalization import normalized
 from maskmatch.models import Student
 from maskmatch.ops import multiscale_pseudo_label
 
@@ -78,7 +79,7 @@ def predict_batch(
 ) -> tuple[Tensor, Tensor]:
     """Images of one size, uint8 or in units of [0, 1], [N, 3, H, W] -> label uint8, confidence float32, [N, H, W]."""
     height, width = images.shape[2:]
-    inputs = normalized(images, student)
+    inputs = normalized(images, student.mean, student.std)
     with _evaluating(network):
         if how.mode != "slide" and how.scales == (1.0,) and not how.flip:
             if how.mode == "whole":
@@ -93,13 +94,6 @@ def predict_batch(
         probabilities = _probabilities(network, student, inputs, how)
     confidence, label = probabilities.max(1)
     return label.to(torch.uint8), confidence
-
-
-def normalized(images: Tensor, student: Student) -> Tensor:
-    """What the network is fed: float32 [N, 3, H, W] of images that are uint8, or float in units of [0, 1]."""
-    unit = images if images.is_floating_point() else images / 255
-    mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (student.mean, student.std))
-    return (unit - mean) / std
 
 
 def _probabilities(network: nn.Module, student: Student, inputs: Tensor, how: Inference) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.common.errors import UserError
+from maskmatch.common.normalization import normalized
 from maskmatch.data.loading.sampling import Sample
 
 
@@ -166,16 +167,16 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise UserError(f"normalize: expected mean and std of three channels, std above 0, got {mean} and {std}")
-        self.mean, self.std = (torch.tensor([255 * value for value in values], device=device) for values in (mean, std))
-        shifted = np.arange(256)[:, None] - 255 * np.array(mean)
+        self.mean, self.std = (torch.tensor(values, device=device) for values in (mean, std))
         self._free: defaultdict[tuple[int, ...], deque[np.ndarray]] = defaultdict(lambda: deque(maxlen=16))
-        self.table = (shifted / (255 * np.array(std))).astype(np.float32)[None]  # [1, 256, 3]
+        every_value = torch.arange(256, dtype=torch.uint8).expand(3, 256)[None, :, None]  # [1, 3, 1, 256]
+        self.table = normalized(every_value, mean, std).permute(0, 2, 3, 1)[0].numpy()  # [1, 256, 3]
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise `images`, which are in channels-last memory."""
+        if images.is_cuda:
+            return normalized(images, self.mean, self.std)
         views = images.permute(0, 2, 3, 1)
-        if views.is_cuda:
-            return ((views - self.mean) / self.std).permute(0, 3, 1, 2)
         # Looked up by OpenCV: torch would start a team of threads for each of the loader's.
         found = self._empty(views.shape)
         cv2.LUT(views.flatten(0, 1).numpy(), self.table, dst=found.reshape(-1, *found.shape[2:]))

@@ -332,7 +332,7 @@ class MaskMatch:
         height, width = (max(least, round(side * scale / multiple)) * multiple for side in images.shape[2:])
         if (height, width) == tuple(images.shape[2:]):
             return images
-        # A CPU takes three times as long for three channels in channels-last memory; the numbers are the same.
+        # A CPU is slower on three channels in channels-last memory; the numbers are the same.
         resized = F.interpolate(images.contiguous(), (height, width), mode="bilinear", align_corners=False)
         return resized.contiguous(memory_format=torch.channels_last)
 

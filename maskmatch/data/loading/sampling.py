@@ -1,6 +1,6 @@
 """Which images a step shows and how each is augmented, as pure functions of (seed, stream, epoch, sample id).
 
-Nothing is remembered from step to step, so a run resumes exactly from a step number, and the loaders agree.
+Nothing is remembered from step to step, so a run resumes exactly from a step number, whatever decodes its images.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from maskmatch.common.version import __version__
+
 if TYPE_CHECKING:
     from maskmatch.inference.trained_model import load as load
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 

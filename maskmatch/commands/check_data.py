@@ -13,7 +13,7 @@ from maskmatch.commands.command_line import run
 from maskmatch.common.errors import UserError
 from maskmatch.common.terminal import passing_progress, plain_console
 from maskmatch.config import Config, validate
-from maskmatch.data.checking.survey import WORDS, Report, class_shares, examine, ignored_share, sizes
+from maskmatch.data.checking.survey import WORDS, Survey, class_shares, ignored_share, sizes, survey_dataset
 from maskmatch.data.dataset import PARTS, Dataset
 from maskmatch.data.decoding.files import reason
 from maskmatch.data.listing.layouts import load_dataset
@@ -42,14 +42,14 @@ def _check_data(argv: Sequence[str]) -> int:
     validate(config)
     dataset = load_dataset(config.data, supervised_only=config.method.supervised_only, incomplete=True)
     folder = _folder(config)
-    report = _examine(dataset, config)
-    _print_tables(report, dataset)
+    survey = _survey(dataset, config)
+    _print_tables(survey, dataset)
     try:
-        _print_findings(report, folder)
-        _save_pictures(report, dataset, folder)
+        _print_findings(survey, folder)
+        _save_pictures(survey, dataset, folder)
     except OSError as error:
         raise UserError(f"output: cannot write to {folder}: {reason(error)}") from error
-    return 1 if report.errors else 0
+    return 1 if survey.errors else 0
 
 
 def _folder(config: Config) -> Path:
@@ -63,11 +63,11 @@ def _folder(config: Config) -> Path:
     return folder
 
 
-def _examine(dataset: Dataset, config: Config) -> Report:
+def _survey(dataset: Dataset, config: Config) -> Survey:
     total = sum(len(getattr(dataset, part)) for part in PARTS)
     with passing_progress() as progress:
         task = progress.add_task("decoding", total=total)
-        return examine(
+        return survey_dataset(
             dataset,
             supervised_only=config.method.supervised_only,
             skip=config.data.on_error == "skip",
@@ -75,26 +75,26 @@ def _examine(dataset: Dataset, config: Config) -> Report:
         )
 
 
-def _print_tables(report: Report, dataset: Dataset) -> None:
+def _print_tables(survey: Survey, dataset: Dataset) -> None:
     console = plain_console(width=None if sys.stdout.isatty() else 120)
     images = Table("list", "images", "masks", "sizes", "ignored", title=f"{dataset.name}: {dataset.root}")
-    for part, found in report.parts.items():
+    for part, found in survey.parts.items():
         ignored = f"{ignored_share(found):.1%}" if found.pixels.any() else "-"
         images.add_row(WORDS[part], str(found.images), str(found.masks), sizes(found), ignored)
     console.print(images)
-    shown = [part for part, found in report.parts.items() if found.pixels.any()]
+    shown = [part for part, found in survey.parts.items() if found.pixels.any()]
     classes = Table("class", "", *(f"{WORDS[part]} {what}" for part in shown for what in ("%", "images")))
-    shares = {part: class_shares(report.parts[part], dataset.num_classes) for part in shown}
+    shares = {part: class_shares(survey.parts[part], dataset.num_classes) for part in shown}
     for index, name in enumerate(dataset.class_names):
-        cells = [(f"{100 * shares[p][index]:.2f}", str(report.parts[p].images_with[index])) for p in shown]
+        cells = [(f"{100 * shares[p][index]:.2f}", str(survey.parts[p].images_with[index])) for p in shown]
         classes.add_row(str(index), name, *(cell for pair in cells for cell in pair))
     if shown:
         console.print(classes)
 
 
-def _print_findings(report: Report, folder: Path) -> None:
-    findings = [("error", line) for line in report.errors] + [("warning", line) for line in report.warnings]
-    for kind, lines in (("error", report.errors), ("warning", report.warnings)):
+def _print_findings(survey: Survey, folder: Path) -> None:
+    findings = [("error", line) for line in survey.errors] + [("warning", line) for line in survey.warnings]
+    for kind, lines in (("error", survey.errors), ("warning", survey.warnings)):
         for line in lines[:SHOWN]:
             print(f"{kind}: {line}")
         if len(lines) > SHOWN:
@@ -102,16 +102,16 @@ def _print_findings(report: Report, folder: Path) -> None:
     if findings:
         text = "".join(f"{kind}: {line}\n" for kind, line in findings)
         (folder / "findings.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
-    print(f"{len(report.errors)} errors, {len(report.warnings)} warnings")
+    print(f"{len(survey.errors)} errors, {len(survey.warnings)} warnings")
 
 
-def _save_pictures(report: Report, dataset: Dataset, folder: Path) -> None:
+def _save_pictures(survey: Survey, dataset: Dataset, folder: Path) -> None:
     from maskmatch.common.drawing import spared
     from maskmatch.data.checking.survey_pictures import save_class_chart, save_contact_sheet
 
     chart, sheet = (folder / name for name in PICTURES)
     with spared(chart, print, fatal=OSError):
-        save_class_chart(chart, report, dataset)
+        save_class_chart(chart, survey, dataset)
     with spared(sheet, print, fatal=OSError):
         save_contact_sheet(sheet, dataset)
     print("pictures: " + ", ".join(str(file) for file in (chart, sheet) if file.exists()))

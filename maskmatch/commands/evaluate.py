@@ -77,35 +77,35 @@ def _options(argv: Sequence[str]) -> dict[str, Any]:
     return parse(parser, argv)
 
 
-def _images(config: DataConfig, split: str) -> tuple[Dataset, list[Pair]]:
+def _images(config: DataConfig, part: str) -> tuple[Dataset, list[Pair]]:
     """The data set and its images to measure, each of which was looked at."""
     from maskmatch.data import Pair, load_dataset
     from maskmatch.data.checking.preflight import check_pair, each
     from maskmatch.data.checking.stored_values import all_ignored, not_alike
 
-    only: Any = split if split in ("val", "test") else None
-    dataset = load_dataset(config, supervised_only=split != "unlabeled", incomplete=True, only=only)
-    pairs = list(getattr(dataset, split))
-    if split == "unlabeled":
+    only: Any = part if part in ("val", "test") else None
+    dataset = load_dataset(config, supervised_only=part != "unlabeled", incomplete=True, only=only)
+    pairs = list(getattr(dataset, part))
+    if part == "unlabeled":
         pairs = [Pair(pair.image, dataset.truth[pair.image]) for pair in pairs if pair.image in dataset.truth]
     if not pairs:
-        option = "a list with masks in --data.unlabeled" if split == "unlabeled" else f"a list in --data.{split}"
-        raise UserError(f"split: expected images with masks in {split}, got none; {option} names some")
+        option = "a list with masks in --data.unlabeled" if part == "unlabeled" else f"a list in --data.{part}"
+        raise UserError(f"split: expected images with masks in {part}, got none; {option} names some")
     masks = list(each(lambda pair: check_pair(pair, dataset), pairs))
-    if line := all_ignored(dataset, split, masks):
+    if line := all_ignored(dataset, part, masks):
         raise UserError(line)
     line = not_alike(dataset, masks)  # may be right: all images may be without an object
     return replace(dataset, notes=(*dataset.notes, line)) if line else dataset, pairs
 
 
-def _settings(model: TrainedModel, root: str, split: str, images: int, how: Inference) -> dict[str, Any]:
+def _settings(model: TrainedModel, root: str, part: str, images: int, how: Inference) -> dict[str, Any]:
     """What the numbers depend on, as it stands in the file."""
     return {
         "run": str(model.run),
         "checkpoint": model.checkpoint.name,
         "weights": model.weights,
         "data": root,
-        "split": split,
+        "split": part,
         "images": images,
         "mode": how.mode,
         "window": list(how.window) if how.window else None,

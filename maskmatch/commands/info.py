@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import maskmatch
 from maskmatch.commands.command_line import run
 from maskmatch.common.options import Parser
+from maskmatch.common.version import PACKAGE_FOLDER
 from maskmatch.run_files.versions import environment
 
 
@@ -25,7 +24,7 @@ def _print_report(argv: Sequence[str]) -> None:
         list(argv)
     )
     sections = environment()
-    sections["platform"] |= {"interpreter": sys.executable, "installed in": str(Path(maskmatch.__file__).parent)}
+    sections["platform"] |= {"interpreter": sys.executable, "installed in": str(PACKAGE_FOLDER)}
     width = max(len(name) for section in sections.values() for name in section)
     for title, section in sections.items():
         print(title)

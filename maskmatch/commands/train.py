@@ -28,9 +28,9 @@ def _train(stop: StopSignal, argv: Sequence[str]) -> None:
         from maskmatch.training import train
 
         if config.dry_run:
-            from maskmatch.training.memory import report
+            from maskmatch.training.memory import memory_report
 
-            print(report(config))
+            print(memory_report(config))
             return
         if config.profile:
             from maskmatch.training.profiling import profile

@@ -10,11 +10,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-import maskmatch
+from maskmatch.common.version import __version__
 from maskmatch.data import format_palette
 from maskmatch.html_report import charts
 from maskmatch.html_report.charts import Chart, Line, chart, number
-from maskmatch.html_report.classes import class_tables
+from maskmatch.html_report.class_table import class_tables
 from maskmatch.html_report.examined import Examined, Picture, best_and_worst, picture
 from maskmatch.html_report.recorded import Points, Recorded
 from maskmatch.html_report.runs import RunOnPage, flat, text
@@ -73,7 +73,7 @@ def render(found: Sequence[tuple[TrainedModel, Recorded, Examined]]) -> str:
         speed_charts=_charts(runs, SPEED, lambda run, key: run.recorded.speed.get(key, [])),
         margins=f"{charts.LEFT} {charts.RIGHT} {charts.TOP} {charts.BOTTOM}",
         today=f"{date.today():%d %B %Y}".lstrip("0"),
-        version=maskmatch.__version__,
+        version=__version__,
     )
     return page.encode("utf-8", "replace").decode()  # a path may hold bytes that are no text
 

@@ -42,10 +42,10 @@ def head_for(network: nn.Module) -> ReconstructionHead:
 
 
 def with_head(network: nn.Module, head: ReconstructionHead) -> nn.Module:
-    """The same network, of the same modules, that returns its logits and then the image: [N, C + 3, h, w]."""
-    both = copy.copy(network)
-    own: nn.Module = network.get_submodule("segmentation_head")
-    both._modules = dict(network._modules) | {"segmentation_head": _BothHeads(own, head)}
+    """A network of the same modules and weights that returns the logits and then the image: [N, C + 3, h, w]."""
+    parts = [*network.children(), *network.parameters(recurse=False), *network.buffers(recurse=False)]
+    both = copy.deepcopy(network, memo={id(part): part for part in parts})  # the parts are taken over, not copied
+    both.segmentation_head = _BothHeads(network.get_submodule("segmentation_head"), head)
     return both
 
 

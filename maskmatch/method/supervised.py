@@ -19,7 +19,7 @@ class SupervisedLoss:
         class_weights: one number a class, as in `torch.nn.CrossEntropyLoss(weight)`, whose divisor this also has.
         hardest: share of a call's labelled pixels that count, those with the highest loss: online hard example
             mining (Shrivastava et al., 2016). Of several micro-batches or processes each chooses among its own, so
-            that the choice, unlike all else, depends on how a batch is split.
+            that the choice, unlike all else, depends on how a batch is divided.
         align_corners: how the logits are to be upsampled.
     """
 

@@ -24,7 +24,7 @@ from torch import nn
 from maskmatch.common.errors import UserError
 from maskmatch.config import ModelConfig
 from maskmatch.models.encoder_weights import load_encoder_weights
-from maskmatch.models.vit import drop_hidden_tokens, repair_decoder
+from maskmatch.models.vit import DPT, drop_hidden_tokens, repair_decoder
 
 RGB = tuple[float, float, float]
 IMAGENET: tuple[RGB, RGB] = (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
@@ -148,7 +148,7 @@ def check_patches(student: Student, crop: tuple[int, int], patch_size: int) -> N
 
 
 def _find_architecture(name: str) -> type[SegmentationModel]:
-    architectures = smp.MODEL_ARCHITECTURES_MAPPING
+    architectures = smp.MODEL_ARCHITECTURES_MAPPING | {"dpt": DPT}
     if name.lower() not in architectures:
         near = difflib.get_close_matches(name.lower(), architectures, n=3, cutoff=0.0)
         raise UserError(

@@ -1,22 +1,39 @@
 """ViT encoders that leave hidden patches out, as masked autoencoders do (He et al., 2022).
 
 Attention over the visible tokens alone costs a part of that over all; the decoder gets zeros in the places of the
-others. The network keeps its modules, names and weights: its classes are exchanged for subclasses that know a second
-way forward.
+others. The network has the modules, names and weights of the one in segmentation_models.pytorch.
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import segmentation_models_pytorch as smp
 import torch
-from segmentation_models_pytorch import DPT
 from segmentation_models_pytorch.base import SegmentationModel
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+
+class DPT(smp.DPT):
+    """The DPT of segmentation_models.pytorch, which can also be told which patches are hidden."""
+
+    def forward(self, images: Tensor, hidden: tuple[Tensor, int] | None = None) -> Tensor:
+        """Logits of normalised images [N, 3, H, W].
+
+        Args:
+            images: H and W are multiples of the patch's side.
+            hidden: the patch grid, bool [N, rows, columns], True for patches to leave out, and the number of the
+                others, which is the same in every image. `drop_hidden_tokens` says for which encoders.
+        """
+        if hidden is None:
+            return super().forward(images)
+        self.check_input_shape(images)
+        features, prefixes = _encode_visible(self.encoder, images, *hidden)
+        return self.segmentation_head(self.decoder(features, prefixes))
 
 
 def repair_decoder(network: SegmentationModel) -> None:
@@ -39,61 +56,37 @@ def repair_decoder(network: SegmentationModel) -> None:
 
 
 def drop_hidden_tokens(network: nn.Module) -> int | None:
-    """Have the network's forward take `hidden` and encode the other patches alone, where its encoder can.
+    """Prepare the network for `hidden` patches, where its encoder can leave them out.
 
     Returns:
         The side of a token in pixels, of which that of a patch must be a multiple; None where it cannot.
     """
-    if type(network) is not DPT:
+    if not isinstance(network, DPT):
         return None
-    encoder = cast(Any, network.encoder)  # a module's attributes are unknown to the type checker
-    model = encoder.model
+    model = cast(Any, network.encoder.model)  # a module's attributes are unknown to the type checker
     if type(model) not in (VisionTransformer, Eva):
         return None
     model.patch_drop = _TokenSlot(model.num_prefix_tokens, returns_indices=isinstance(model, Eva))
-    encoder.__class__ = _VisibleTokensEncoder
-    network.__class__ = VisiblePatchesDPT
     return int(model.patch_embed.patch_size[0])
 
 
-class VisiblePatchesDPT(DPT):
-    """DPT that can be told which patches are hidden."""
-
-    def forward(self, images: Tensor, hidden: tuple[Tensor, int] | None = None) -> Tensor:
-        """Logits of normalised images [N, 3, H, W].
-
-        Args:
-            images: H and W are multiples of the patch's side.
-            hidden: the patch grid, bool [N, rows, columns], True for patches to leave out, and the number of the
-                others, which is the same in every image.
-        """
-        model = cast(Any, self.encoder.model)
-        slot = model.patch_drop
-        slot.visible = (
-            None if hidden is None else _visible_tokens(*hidden, model.patch_embed.dynamic_feat_size(images.shape[2:]))
-        )
-        logits: Tensor = super().forward(images)
-        slot.visible = None
-        return logits
-
-
-class _VisibleTokensEncoder(TimmViTEncoder):
-    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
-        model = cast(Any, self.model)
-        visible = model.patch_drop.visible
-        if visible is None:
-            return super().forward(images)
-        outputs = model.forward_intermediates(
-            images,
-            indices=self._output_indices,
-            intermediates_only=True,
-            return_prefix_tokens=self.has_prefix_tokens,
-            output_fmt="NLC",
-        )
-        if not self.has_prefix_tokens:
-            outputs = [(tokens, None) for tokens in outputs]
-        size = model.patch_embed.dynamic_feat_size(images.shape[2:])
-        return [_spread(tokens, visible, *size) for tokens, _ in outputs], [prefix for _, prefix in outputs]
+def _encode_visible(encoder: TimmViTEncoder, images: Tensor, grid: Tensor, visible: int) -> Any:
+    """What the encoder returns, features and prefix tokens, with zeros in the features of hidden patches."""
+    model = cast(Any, encoder.model)
+    size = model.patch_embed.dynamic_feat_size(images.shape[2:])
+    places = _visible_tokens(grid, visible, size)
+    model.patch_drop.visible = places
+    outputs = model.forward_intermediates(
+        images,
+        indices=encoder._output_indices,
+        intermediates_only=True,
+        return_prefix_tokens=encoder.has_prefix_tokens,
+        output_fmt="NLC",
+    )
+    model.patch_drop.visible = None
+    if not encoder.has_prefix_tokens:
+        outputs = [(tokens, None) for tokens in outputs]
+    return [_spread(tokens, places, *size) for tokens, _ in outputs], [prefix for _, prefix in outputs]
 
 
 class _TokenSlot(nn.Module):

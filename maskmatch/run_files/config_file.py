@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-import maskmatch
 from maskmatch.common.errors import UserError
 from maskmatch.common.options import Parser, add_switch, bracket_lists, options_of
 from maskmatch.common.text_files import read_text, write_text
+from maskmatch.common.version import PACKAGE_FOLDER
 from maskmatch.config import NOT_OF_THE_RUN, Config, validate
 
 
@@ -69,8 +69,8 @@ def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
 
 def config_folder() -> Path:
     """Where the YAML files are: inside the installed package, or beside it in a checkout."""
-    package = Path(maskmatch.__file__).parent
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    installed = PACKAGE_FOLDER / "configs"
+    return installed if installed.is_dir() else PACKAGE_FOLDER.parent / "configs"
 
 
 def _with_config_of_data(argv: list[str]) -> list[str]:

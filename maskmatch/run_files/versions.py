@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-import maskmatch
 from maskmatch import ops
 from maskmatch.common.text_files import write_text
+from maskmatch.common.version import __version__
 from maskmatch.config import DataConfig
 from maskmatch.data.listing.lists import located
 
@@ -46,7 +46,7 @@ def _versions() -> dict[str, str]:
     dali = sorted({name for name in _distributions() if name.startswith(DALI_PREFIX)}) or ["DALI"]
     packages = PACKAGES | dict.fromkeys(dali, "nvidia.dali")
     found = {package: version_of(package, module) or "not installed" for package, module in packages.items()}
-    return {"maskmatch": maskmatch.__version__} | found
+    return {"maskmatch": __version__} | found
 
 
 def version_of(package: str, module: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The loop around the method: schedules, checkpoints, telemetry, the run folder."""
+"""The loop around the method: steps, schedules, several processes, telemetry, the folder of a run."""
 
 from maskmatch.training.loop import train
 

@@ -67,7 +67,7 @@ KNOWN_CLASSES = {
 """Number of classes of the data sets that need not be there to know it."""
 
 
-def measure(config: Config, num_classes: int) -> Memory:
+def measure_memory(config: Config, num_classes: int) -> Memory:
     """Memory of a step with every loss live, on whatever device.
 
     Raises:
@@ -116,11 +116,11 @@ def _track(step: TrainStep, network: nn.Module, teacher: nn.Module, batches: lis
     )
 
 
-def report(config: Config) -> str:
+def memory_report(config: Config) -> str:
     """What the configured step needs, by part, and what it would need with one switch set otherwise.
 
     Raises:
-        UserError: as `measure`.
+        UserError: as `measure_memory`.
     """
     with nullcontext() if config.fused else ops.use_backend("reference"):
         return _report(config)
@@ -130,7 +130,7 @@ def _report(config: Config) -> str:
     num_classes = config.data.num_classes or KNOWN_CLASSES.get(config.data.name)
     if num_classes is None:
         num_classes = load_dataset(config.data, supervised_only=True, incomplete=True).num_classes
-    train, memory = config.train, measure(config, num_classes)
+    train, memory = config.train, measure_memory(config, num_classes)
     height, width = _crop(config)
     images = f"{train.batch_size} labelled" + ("" if config.method.supervised_only else " and as many unlabelled")
     lines = [
@@ -142,7 +142,7 @@ def _report(config: Config) -> str:
     lines += [f"  {'peak':<{WIDTH}}{_megabytes(memory.peak)}", "", "With one switch set otherwise:"]
     for switches, other in _variants(config):
         try:
-            peak = measure(other, num_classes).peak
+            peak = measure_memory(other, num_classes).peak
         except UserError:  # branches joint, with BatchNorm
             lines.append(f"  {switches:<{WIDTH}}{'not for this network':>24}")
         else:

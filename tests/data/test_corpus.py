@@ -19,7 +19,7 @@ from maskmatch.commands.check_data import main
 from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import check_dataset, load_dataset
-from maskmatch.data.checking.survey import examine
+from maskmatch.data.checking.survey import survey_dataset
 
 HEIGHT, WIDTH = 40, 56
 
@@ -182,14 +182,14 @@ def test_nothing_is_wrong_with_the_sound_files(config: DataConfig) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_clear_line(config: DataConfig, name: str) -> None:
-    """By the check before training, and by the doctor, which names no other file."""
+    """By the check before training, and by the survey, which names no other file."""
     file, damage = CASES[name]
     path = Path(str(config.root)) / file
     damage(path)
     dataset = load_dataset(config, supervised_only=False)
     with pytest.raises(UserError) as caught:
         check_dataset(dataset, supervised_only=False)
-    found = examine(dataset, supervised_only=False)
+    found = survey_dataset(dataset, supervised_only=False)
     for line in (str(caught.value), *found.errors):
         if "labelled image is in" in line:  # the first pair stands in both lists
             continue

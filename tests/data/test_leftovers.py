@@ -14,7 +14,7 @@ from PIL import Image
 from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset
-from maskmatch.data.checking.survey import examine
+from maskmatch.data.checking.survey import survey_dataset
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_sound_folder_is_passed_over_in_silence(plain: DataConfig, images: str
     save[1](root / "masks/.hidden.png", np.zeros((8, 8)))
     plain.images, plain.masks = images, masks
     assert notes(plain) == []
-    found = examine(load_dataset(plain, supervised_only=True, incomplete=True), supervised_only=True)
+    found = survey_dataset(load_dataset(plain, supervised_only=True, incomplete=True), supervised_only=True)
     assert found.warnings == ["data.val: expected some images, got none"]
 
 
@@ -100,7 +100,7 @@ def test_what_is_left_out_is_named(plain: DataConfig, name: str) -> None:
     found = notes(plain)
     assert len(found) == 1 and re.fullmatch(said, found[0]), found
     dataset = load_dataset(plain, supervised_only=True, incomplete=True)
-    assert found[0] in examine(dataset, supervised_only=True).warnings
+    assert found[0] in survey_dataset(dataset, supervised_only=True).warnings
 
 
 @pytest.mark.parametrize("suffix", [".JPEG", ".JPG", ".jpeg", ".jfif"])

@@ -18,7 +18,7 @@ from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import check_dataset, load_dataset, make_loader, measurable, read_image, read_mask
 from maskmatch.data.checking.preflight import check_image
-from maskmatch.data.checking.survey import examine
+from maskmatch.data.checking.survey import survey_dataset
 from maskmatch.data.decoding import limits
 from maskmatch.data.decoding.files import TooLargeError
 from maskmatch.data.decoding.mask_table import configured, identity
@@ -111,12 +111,14 @@ def test_images_above_the_limit_are_left_out(folder: DataConfig, tmp_path: Path)
     dataset = load_dataset(folder, supervised_only=False)
     with pytest.raises(TooLargeError, match=r"images/3\.jpg"):
         check_dataset(dataset, supervised_only=False)
-    assert len([line for line in examine(dataset, supervised_only=False).errors if re.match(TOO_LARGE, line)]) == 3
+    assert (
+        len([line for line in survey_dataset(dataset, supervised_only=False).errors if re.match(TOO_LARGE, line)]) == 3
+    )
 
     left_out = check_dataset(dataset, supervised_only=False, skip=True).left_out
     assert {error.path.name for error in left_out} == large
     assert [pair.image.name for pair in measurable(dataset, left_out).val] == ["2.png"]
-    found = examine(dataset, supervised_only=False, skip=True)
+    found = survey_dataset(dataset, supervised_only=False, skip=True)
     lines = [line for line in found.warnings if re.match(f"left out: {TOO_LARGE}", line)]
     assert len(lines) == 3 and not [line for line in found.errors if "at most" in line]
     config = dataclasses.replace(folder, on_error="skip", loader="torch")
@@ -137,7 +139,7 @@ def test_where_nothing_of_a_list_is_left(folder: DataConfig, part: str) -> None:
     said = rf"data\.{part}: expected some images that are not too large, got none: {TOO_LARGE}"
     with pytest.raises(UserError, match=said):
         check_dataset(dataset, supervised_only=False, skip=True)
-    assert [line for line in examine(dataset, supervised_only=False, skip=True).errors if re.match(said, line)]
+    assert [line for line in survey_dataset(dataset, supervised_only=False, skip=True).errors if re.match(said, line)]
     rest = dataclasses.replace(dataset, **{part: (*large, *small)})
     assert len(check_dataset(rest, supervised_only=False, skip=True).left_out) == len(large)
 

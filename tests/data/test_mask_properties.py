@@ -21,7 +21,7 @@ from maskmatch import load
 from maskmatch.commands.evaluate import main as evaluate
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset, read_mask
-from maskmatch.data.checking.survey import examine
+from maskmatch.data.checking.survey import survey_dataset
 from maskmatch.data.decoding.mask_table import configured, identity
 
 BITS = {"png": (1, 2, 4, 8, 16), "tif": (1, 2, 4, 8, 16), "bmp": (8,), "rgb.png": (8,), "rgb.tif": (8,)}
@@ -173,7 +173,7 @@ def test_the_histogram_is_a_plain_count(tmp_path: Path, found: tuple) -> None:
     root = tmp_path / "set"
     (root.parent / "labeled.txt").write_text("".join(write_set(root, masks)))
     config = DataConfig(name="folder", root=str(root), labeled=str(root.parent / "labeled.txt"), **options)
-    report = examine(load_dataset(config, supervised_only=True, incomplete=True), supervised_only=True)
+    report = survey_dataset(load_dataset(config, supervised_only=True, incomplete=True), supervised_only=True)
     written = np.concatenate([classes.ravel() for _, classes in masks])
     part = report.parts["labeled"]
     assert part.pixels.tolist() == np.bincount(written, minlength=256).tolist()

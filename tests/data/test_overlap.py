@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset, overlaps
-from maskmatch.data.checking.survey import examine
+from maskmatch.data.checking.survey import survey_dataset
 
 
 def listed(root: Path, name: str, mask: str = "masks/1.png") -> None:
@@ -78,7 +78,7 @@ def test_a_labelled_image_that_is_measured_on(folder: DataConfig, way: str, part
     dataset = load_dataset(config, supervised_only=False, incomplete=True)
     said = f"1 of 2 images of data.{part} are labelled too, which measures what was learned by heart: {name}"
     assert overlaps(dataset) == [said]
-    (error,) = examine(dataset, supervised_only=False).errors
+    (error,) = survey_dataset(dataset, supervised_only=False).errors
     assert re.match(rf"labelled image is in the {part} list.*: .*images/1\.jpg", error)
 
 
@@ -98,7 +98,7 @@ def test_other_images_are_passed_over_in_silence(folder: DataConfig) -> None:
     listed(root, "images/1b.jpg")
     (root / "unlabeled.txt").write_text("images/1b.jpg\nimages/10.png\n")
     dataset = load_dataset(folder, supervised_only=False)
-    assert overlaps(dataset) == [] and examine(dataset, supervised_only=False).errors == []
+    assert overlaps(dataset) == [] and survey_dataset(dataset, supervised_only=False).errors == []
 
 
 def test_files_that_are_not_there_are_for_the_check(folder: DataConfig) -> None:

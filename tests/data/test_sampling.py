@@ -96,7 +96,7 @@ def test_parameters_follow_their_distributions() -> None:
 
 
 def test_draws_are_those_of_a_generator_of_their_own() -> None:
-    """A shared one is set to each start; also after one that has drawn 32 bits, half of a word."""
+    """One for each purpose, epoch and sample, which no other draw has moved on."""
     expected = np.random.Generator(np.random.Philox(key=np.array([7, 1], np.uint64), counter=[0, 0, 3, 0]))
     np.testing.assert_array_equal(epoch_order(7, 1, 3, 40), expected.permutation(40))
     sample = draw_sample(5, 2, seed=7, stream=1, config=CONFIG)

@@ -14,7 +14,7 @@ from maskmatch.commands.split import main as split
 from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import check_dataset, load_dataset, read_mask
-from maskmatch.data.checking.survey import examine
+from maskmatch.data.checking.survey import survey_dataset
 from maskmatch.data.decoding.mask_table import configured, identity
 
 Masks = Sequence[tuple[Sequence[int], str]]  # of each mask: the values that it shows, and its mode
@@ -50,7 +50,7 @@ def refused(config: DataConfig) -> str:
         check_dataset(dataset, supervised_only=False)
     line = str(caught.value)
     assert "\n" not in line
-    assert line in examine(dataset, supervised_only=False).errors
+    assert line in survey_dataset(dataset, supervised_only=False).errors
     return line
 
 
@@ -58,7 +58,7 @@ def accepted(config: DataConfig) -> list[str]:
     """What check_data warns of, where neither it nor training has anything against the masks."""
     dataset = load_dataset(config, supervised_only=False)
     check_dataset(dataset, supervised_only=False)
-    found = examine(dataset, supervised_only=False)
+    found = survey_dataset(dataset, supervised_only=False)
     assert not found.errors
     return [line for line in found.warnings if "in the unlabelled list" not in line]
 

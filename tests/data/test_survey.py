@@ -16,11 +16,11 @@ from PIL import Image
 from maskmatch.commands.check_data import main
 from maskmatch.config import DataConfig
 from maskmatch.data import load_dataset
-from maskmatch.data.checking.survey import Report, class_shares, examine, ignored_share, sizes
+from maskmatch.data.checking.survey import Survey, class_shares, ignored_share, sizes, survey_dataset
 
 
-def report(config: DataConfig) -> Report:
-    return examine(load_dataset(config, supervised_only=False, incomplete=True), supervised_only=False)
+def report(config: DataConfig) -> Survey:
+    return survey_dataset(load_dataset(config, supervised_only=False, incomplete=True), supervised_only=False)
 
 
 def command(config: DataConfig, output: Path, *options: str) -> int:

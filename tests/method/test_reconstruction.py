@@ -82,6 +82,29 @@ def test_the_network_stays_what_it_is(parts):
     assert list(network.state_dict()) == names and torch.equal(network(images), logits)
 
 
+def test_all_else_is_shared():
+    """Weights of the network's own, and modules that it also knows by another way, as well."""
+
+    class Listed(Network):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(2.0))
+            self.register_buffer("offset", torch.zeros(4, 1, 1))
+            self.layers = [self.encoder, self.decoder]
+
+        def forward(self, images):
+            encoder, decoder = self.layers
+            return self.segmentation_head(decoder(encoder(images)) * self.scale)
+
+    network = Listed()
+    head = head_for(network)
+    both = with_head(network, head)
+    mine = {id(tensor) for tensor in (*network.parameters(), *network.buffers(), *head.parameters())}
+    assert {id(tensor) for tensor in (*both.parameters(), *both.buffers())} == mine
+    both(torch.randn(1, 3, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in (*network.parameters(), *head.parameters()))
+
+
 def test_the_other_losses_do_not_see_it(parts, batch):
     network, head = parts
     with_it, without = method(), method(reconstruction=False)

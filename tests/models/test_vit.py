@@ -72,7 +72,7 @@ def test_tokens_are_those_of_attention_over_the_visible(student):
         )[0]
         network = copy.deepcopy(student.network).eval()
         captured = []
-        network.encoder.register_forward_hook(lambda module, inputs, output: captured.append(output[0][-1]))
+        network.decoder.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0][-1]))
         network(images, hidden=(grid, visible))
     shown = ~tokens.view(2, 1, 6, 6)
     torch.testing.assert_close(captured[0], torch.where(shown, expected, 0), rtol=1e-3, atol=1e-4)

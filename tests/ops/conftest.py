@@ -21,7 +21,7 @@ EMULATED = [emulated.NAME, *(f"{emulated.NAME}-{seed}" for seed in (1, 2, 3))]
 
 
 def _patch_language_once() -> None:
-    """Triton's interpreter patches triton.language anew at every call of one kernel function from another, for 1 ms."""
+    """Triton's interpreter patches triton.language anew at every call of one kernel function from another."""
     from triton.runtime import interpreter
 
     patch, patched = interpreter._patch_lang, set()

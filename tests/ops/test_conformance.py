@@ -34,7 +34,7 @@ SHAPES = [
     (1, 3, 2, 3, 40, 120),
     (0, 3, 4, 4, 9, 9),
 ]
-if INTERPRETED:  # which takes 10 ms a row of pixels: the same kinds of shapes, with fewer rows
+if INTERPRETED:  # which is slow for each row of pixels: the same kinds of shapes, with fewer rows
     SHAPES = [
         (2, 5, 1, 1, 5, 7),
         (1, 3, 1, 50, 1, 100),

@@ -11,7 +11,7 @@ from maskmatch.common.batch import Batch
 from maskmatch.config import Config, DataConfig, MethodConfig, ModelConfig, TrainConfig
 from maskmatch.method import Teacher
 from maskmatch.models import build_student
-from maskmatch.training.memory import measure
+from maskmatch.training.memory import measure_memory
 from maskmatch.training.step import TrainStep, make_method
 
 CLASSES = 6
@@ -58,7 +58,7 @@ def measured_peak(config):
     ids=["fp32", "checkpointed", "bf16"],
 )
 def test_estimate_is_the_profilers_peak(config):
-    assert measure(config, CLASSES).peak == pytest.approx(measured_peak(config), rel=0.15)
+    assert measure_memory(config, CLASSES).peak == pytest.approx(measured_peak(config), rel=0.15)
 
 
 @pytest.mark.parametrize(("optimizer", "states"), [("sgd", 1), ("adamw", 2)])
@@ -67,7 +67,7 @@ def test_parts(optimizer, states):
     network = build_student(config.model, CLASSES).network
     parameters = sum(4 * parameter.numel() for parameter in network.parameters())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers())
-    memory = measure(config, CLASSES)
+    memory = measure_memory(config, CLASSES)
     assert memory.network == memory.teacher == parameters + buffers
     assert memory.gradients == parameters
     assert memory.optimizer == pytest.approx(states * parameters, rel=0.001)  # and its step counters
@@ -77,9 +77,9 @@ def test_parts(optimizer, states):
 @pytest.mark.slow
 def test_what_the_switches_save():
     config = configured()
-    peak = measure(config, CLASSES).peak
+    peak = measure_memory(config, CLASSES).peak
     for saving in ({"checkpoint_activations": True}, {"precision": "bf16"}, {"batch_size": 2}):
-        assert measure(replace(config, train=replace(config.train, **saving)), CLASSES).peak < 0.9 * peak, saving
+        assert measure_memory(replace(config, train=replace(config.train, **saving)), CLASSES).peak < 0.9 * peak, saving
 
 
 @pytest.mark.slow

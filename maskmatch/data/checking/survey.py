@@ -31,7 +31,7 @@ class Part:
 
 
 @dataclass
-class Report:
+class Survey:
     """Counts by part; what must be put right, and what may be on purpose. Each finding is one line."""
 
     parts: dict[str, Part]
@@ -51,13 +51,13 @@ class _Examined:
     error: FileError | None = None
 
 
-def examine(
+def survey_dataset(
     dataset: Dataset,
     *,
     supervised_only: bool,
     skip: bool = False,
     progress: Callable[[], object] = lambda: None,
-) -> Report:
+) -> Survey:
     """Decode every listed image and mask; `progress` is called after each pair.
 
     With `skip`, files that have too many pixels to be read are no errors.
@@ -82,7 +82,7 @@ def examine(
     ]
     wanted = ("val",) if supervised_only else ("unlabeled", "val")
     warnings += [f"data.{part}: expected some images, got none" for part in wanted if not parts[part].images]
-    return Report(parts, errors + leaks, warnings)
+    return Survey(parts, errors + leaks, warnings)
 
 
 def _examine_all(listed: list[tuple[str, Pair]], dataset: Dataset) -> Iterator[_Examined]:

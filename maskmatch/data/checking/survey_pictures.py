@@ -1,4 +1,4 @@
-"""The doctor's two pictures: how often each class occurs, and labelled images with their masks."""
+"""The two pictures of a survey: how often each class occurs, and labelled images with their masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from maskmatch.common.drawing import drawable
 from maskmatch.common.errors import UserError
-from maskmatch.data.checking.survey import WORDS, Report, class_shares
+from maskmatch.data.checking.survey import WORDS, Survey, class_shares
 from maskmatch.data.dataset import Dataset, Pair
 from maskmatch.data.decoding.files import read_pair
 
@@ -24,9 +24,9 @@ COLUMNS, ROWS = 4, 6
 IGNORED = (255, 255, 255)
 
 
-def save_class_chart(path: Path, report: Report, dataset: Dataset) -> None:
+def save_class_chart(path: Path, survey: Survey, dataset: Dataset) -> None:
     """Write a bar chart PNG: the share of each class in the pixels of every part that has masks."""
-    parts = [part for part, found in report.parts.items() if found.pixels[: dataset.num_classes].any()]
+    parts = [part for part, found in survey.parts.items() if found.pixels[: dataset.num_classes].any()]
     count = dataset.num_classes
     figure = Figure(figsize=(7, 1.4 + max(0.28, 0.2 * len(parts)) * count), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -34,7 +34,7 @@ def save_class_chart(path: Path, report: Report, dataset: Dataset) -> None:
     thickness = 0.8 / max(1, len(parts))
     for index, part in enumerate(parts):
         places = np.arange(count) + (index - (len(parts) - 1) / 2) * thickness
-        axes.barh(places, 100 * class_shares(report.parts[part], count), thickness * 0.92, label=WORDS[part])
+        axes.barh(places, 100 * class_shares(survey.parts[part], count), thickness * 0.92, label=WORDS[part])
     names = drawable(dataset.class_names)
     axes.set_yticks(range(count), names.texts, fontsize=8, fontfamily=names.family)
     axes.set_ylim(count - 0.4, -0.6)

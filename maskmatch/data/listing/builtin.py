@@ -102,7 +102,7 @@ def _write(folder: Path) -> None:
         start += count
     for index in range(start):
         image, mask = draw(index)
-        # Stored, not deflated: noise hardly shrinks, and reading takes half the time.
+        # Stored, not deflated: noise hardly shrinks, and is read faster so.
         Image.fromarray(image).save(folder / f"images/{index:04d}.png", compress_level=0)
         palette_image = Image.fromarray(mask)
         palette_image.putpalette(PALETTE.tobytes())

@@ -60,23 +60,16 @@ def make_loader(
         raise UserError(
             f"global_batch: expected at least one image for each of {world_size} processes, got {global_batch}"
         )
-    size = config.crop_size
-    crop = (size, size) if isinstance(size, int) else (size[0], size[1])
     name = choose_loader(config.loader, device).name
     budget = int(MEMORY_SHARE * free_memory()) // world_size if config.cache == "ram" else 0
     source = Source(dataset, budget=budget)
     workers = _default_workers(device) if config.workers is None else config.workers
-    decode: Decoder = TorchDecoder(crop, source)
-    if name == "dali":
-        from maskmatch.data.loading.dali_decoder import DaliDecoder
-
-        most = math.ceil(global_batch / world_size) * (1 if supervised_only else 2)
-        decode = DaliDecoder(crop, source, batch_size=most, threads=max(1, workers), device=device)
+    most = math.ceil(global_batch / world_size) * (1 if supervised_only else 2)
     make = BatchMaker(
         dataset,
         config,
         source,
-        decode,
+        _decoder(name, config.crop_size, source, batch_size=most, threads=max(1, workers), device=device),
         global_batch=global_batch,
         seed=seed,
         device=device,
@@ -88,6 +81,17 @@ def make_loader(
     )
     make.broken.update(left_out)
     return Loader(name, make, start_step=start_step, workers=workers, device=device)
+
+
+def _decoder(
+    name: str, size: int | tuple[int, int], source: Source, *, batch_size: int, threads: int, device: torch.device
+) -> Decoder:
+    crop = (size, size) if isinstance(size, int) else (size[0], size[1])
+    if name == "torch":
+        return TorchDecoder(crop, source)
+    from maskmatch.data.loading.dali_decoder import DaliDecoder
+
+    return DaliDecoder(crop, source, batch_size=batch_size, threads=threads, device=device)
 
 
 def _default_workers(device: torch.device) -> int:

@@ -137,7 +137,7 @@ class BatchMaker:
         raise UserError(f"expected at least one readable image, got none in a list of {len(pairs)}")
 
     def _targets(self, items: Sequence[Item], geometries: Sequence[Geometry], size: Sequence[int]) -> Tensor:
-        """Masks cut out like their images, uint8 [N, H, W]; the same code for both loaders."""
+        """Masks cut out like their images, uint8 [N, H, W]; the same code for both decoders."""
         target = np.empty((len(items), *size), np.uint8)
         for (pair, _), geometry, out in zip(items, geometries, target, strict=True):
             mask = self.source.mask(pair)

@@ -1,4 +1,4 @@
-"""Which loader decodes: what was asked for, or what can work on this machine."""
+"""What a loader decodes with: what was asked for, or what can work on this machine."""
 
 from __future__ import annotations
 

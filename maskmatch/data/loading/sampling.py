@@ -1,11 +1,10 @@
 """Which images a step shows and how each is augmented, as pure functions of (seed, stream, epoch, sample id).
 
-Nothing is remembered from step to step, so a run resumes exactly from a step number, and the loaders agree.
+Nothing is remembered from step to step, so a run resumes exactly from a step number, whatever decodes its images.
 """
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -84,7 +83,7 @@ def draw_sample(index: int, epoch: int, *, seed: int, stream: int, config: DataC
     As many numbers are drawn whatever the options are, so that one option does not change another's draws.
     """
     rng = _generator(seed, stream, _PARAMETERS, epoch, index)
-    u = rng.random(16).tolist()  # arithmetic on numpy's scalars takes several times as long
+    u = rng.random(16).tolist()  # Python's own numbers, whose arithmetic is faster than that of numpy's scalars
     low, high = config.scale_range
     factors = {
         "brightness": 1 + (2 * u[6] - 1) * config.brightness,
@@ -108,22 +107,7 @@ def draw_sample(index: int, epoch: int, *, seed: int, stream: int, config: DataC
 
 
 def _generator(seed: int, stream: int, purpose: int, epoch: int, index: int) -> np.random.Generator:
-    """Philox keyed by (seed, stream); the other coordinates are counter words that its steps never reach.
-
-    Use it before the next call in the same thread, which sets it to another start: a new one takes four times as long.
-    """
-    if not hasattr(_local, "generator"):
-        _local.generator = np.random.Generator(np.random.Philox(0))
-    counter, key = np.array([0, purpose, epoch, index], np.uint64), np.array([seed % 2**64, stream], np.uint64)
-    _local.generator.bit_generator.state = {
-        "bit_generator": "Philox",
-        "state": {"counter": counter, "key": key},
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    return _local.generator
-
-
-_local = threading.local()
+    """Philox keyed by (seed, stream); the other coordinates are counter words that its steps never reach."""
+    key = np.array([seed % 2**64, stream], np.uint64)
+    counter = np.array([0, purpose, epoch, index], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))

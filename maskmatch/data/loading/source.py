@@ -73,7 +73,7 @@ class Source:
         return b"P6 %d %d 255\n" % (width, height) + image.tobytes(), (height, width)
 
     def _header(self, pair: Pair, content: bytes) -> Header:
-        """Kept, as reading a small file's header costs a quarter of decoding it."""
+        """Kept, as reading a header costs something beside decoding a small file."""
         if pair.image not in self._headers:
             self._headers[pair.image] = read_header(pair.image, content)
         return self._headers[pair.image]

@@ -117,7 +117,7 @@ def _enlarge(image: np.ndarray, geometry: Geometry, out: np.ndarray) -> None:
 
 
 def _shrink(image: np.ndarray, rows: Window, columns: Window) -> np.ndarray:
-    """By torch, whose antialias takes a quarter of Pillow's time; it can only start at the image's corner."""
+    """By torch, whose antialias is faster than Pillow's; it can only start at the image's corner."""
     used = image[: rows.reach, : columns.reach]
     size = (rows.start + rows.size, columns.start + columns.size)
     pixels = torch.from_numpy(used).permute(2, 0, 1)[None]

@@ -1,0 +1,6 @@
+"""The version of the package, and where it lies."""
+
+from pathlib import Path
+
+__version__ = "0.1.0"
+PACKAGE_FOLDER = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from maskmatch.commands.command_line import run
+from benchmarks.ablation.plots import new_figure
 from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.common.drawing import add_legend, drawable
 from maskmatch.common.errors import UserError
@@ -146,7 +143,7 @@ def _colored(labels: np.ndarray, model: TrainedModel) -> np.ndarray:
 
 def _save(path: Path, rows: Sequence[Row], model: TrainedModel) -> None:
     columns = len(rows[0])
-    figure = _figure(1.7 * columns, 1.85 * len(rows) + 0.35)
+    figure = new_figure(1.7 * columns, 1.85 * len(rows) + 0.35)
     for axes, (title, picture) in zip(
         figure.subplots(len(rows), columns, squeeze=False).flat, [panel for row in rows for panel in row], strict=True
     ):
@@ -163,7 +160,7 @@ def _log(folder: Path) -> Log:
 
 
 def _save_curves(path: Path, logs: dict[str, Log]) -> None:
-    figure = _figure(9.0, 2.9)
+    figure = new_figure(9.0, 2.9)
     titles = {"coverage": "pixels above the threshold", "accuracy": "of those, right", "miou_teacher": "mIoU on val"}
     for axes, (key, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
         _draw_curves(axes, title, {name: [(line["step"], line.get(key)) for line in log] for name, log in logs.items()})
@@ -173,7 +170,7 @@ def _save_curves(path: Path, logs: dict[str, Log]) -> None:
 
 def _save_class_curves(path: Path, logs: dict[str, Log], class_names: Sequence[str]) -> None:
     """Above the share of each class's pseudo-labels that count, below the class's IoU."""
-    figure = _figure(1.5 * len(class_names), 3.6)
+    figure = new_figure(1.5 * len(class_names), 3.6)
     panels = figure.subplots(2, len(class_names), sharex=True, sharey="row")
     for row, key in zip(panels, ("coverage_by_class", "iou_teacher"), strict=True):
         for index, (axes, name) in enumerate(zip(row, drawable(class_names).texts, strict=True)):
@@ -195,14 +192,3 @@ def _draw_curves(axes: Axes, title: str, curves: dict[str, list[tuple[int, float
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure that needs no display."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-if __name__ == "__main__":
-    sys.exit(run(main, sys.argv[1:]))

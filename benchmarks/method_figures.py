@@ -1,0 +1,11 @@
+"""The figures of docs/method.md; ablation/method_figures.py has the options."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks and maskmatch of this checkout
+from benchmarks.ablation.method_figures import main
+from maskmatch.commands.command_line import run
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -47,7 +47,7 @@ oldest: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy maskmatch benchmarks
+	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
 format: .venv/installed

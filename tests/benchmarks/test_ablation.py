@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import ablation
-import ablation_records as results
-from ablation_arms import ALL, chosen
-from ablation_report import groups, write_report
-
+from benchmarks.ablation import command, results
+from benchmarks.ablation.arms import ALL, chosen
+from benchmarks.ablation.report import groups, write_report
+from maskmatch.commands.command_line import parse_train
+from maskmatch.common.errors import UserError
 from maskmatch.config import Config
+from maskmatch.training.schedules import resolve
 
-BENCHMARKS = Path(ablation.__file__).parent
+ABLATION = Path(__file__).resolve().parents[2] / "benchmarks" / "ablation.py"
 
 
 def configured(arm, seed=0, **changed):
@@ -50,9 +50,9 @@ def run_ablation(photos, tmp_path):
         data = ["--data.name", "folder", "--data.root", photos, "--data.num_classes", "3", "--data.crop_size", "32"]
         data += [f"--data.{part}={'two.txt' if part == 'test' else 'all.txt'}" for part in ("labeled", "val", "test")]
         data += ["--data.unlabeled", "all.txt", "--data.class_names", "[field,meadow,town]"]
-        command = [sys.executable, BENCHMARKS / "ablation.py", "--results", tmp_path / "out/results.jsonl", *options]
+        command = [sys.executable, ABLATION, "--results", tmp_path / "out/results.jsonl", *options]
         train = ["--train.steps", "4", "--train.batch_size", "2", "--train.validate_every", "2"]
-        environment = os.environ | {"PYTHONPATH": str(BENCHMARKS.parent), "MASKMATCH_TEST_DATA": str(photos.parent)}
+        environment = os.environ | {"MASKMATCH_TEST_DATA": str(photos.parent)}
         done = subprocess.run([*command, *data, *train], capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert done.returncode == code, done.stdout + done.stderr
         return (done.stdout + done.stderr).splitlines()
@@ -98,27 +98,25 @@ def test_mistakes_are_one_line(run_ablation):
 
 def test_a_failed_run_is_named_and_the_others_go_on(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ablation, "parse_train", lambda options: Config())
+    monkeypatch.setattr(command, "parse_train", lambda options: Config())
     ran = []
 
     def run(job, threads, processes):
         ran.append(job.arm.name)
         if job.arm.name == "ms":
-            raise ablation.UserError("no space left")
+            raise UserError("no space left")
         return record(job.arm.name, job.seed, 0.5)
 
-    monkeypatch.setattr(ablation, "_run", run)
-    monkeypatch.setattr(ablation, "_config", lambda options: configured_run(options))
-    code = ablation.main(["--arms", "ms,consistency", "--results", str(tmp_path / "results.jsonl")])
+    monkeypatch.setattr(command, "train_and_measure", run)
+    monkeypatch.setattr(command, "_config", lambda options: configured_run(options))
+    code = command.main(["--arms", "ms,consistency", "--results", str(tmp_path / "results.jsonl")])
     assert code == 1 and ran == ["ms", "consistency"]
     assert "builtin ms seed 0 failed: no space left" in capsys.readouterr().err
     assert [r["arm"] for r in results.read(tmp_path / "results.jsonl")[0]] == ["consistency"]
 
 
 def configured_run(options):
-    from maskmatch.commands.command_line import parse_train
-
-    return ablation.resolve(parse_train(options), 1)
+    return resolve(parse_train(options), 1)
 
 
 def test_arms_of_the_table_are_options_of_the_training():

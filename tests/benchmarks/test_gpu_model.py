@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import gpu_model
-import machine_code
-from gpu_model import FITTED, FITTED_TO, Launch, Reading
-from machine_code import Block
+from benchmarks.speed import gpu_model, machine_code
+from benchmarks.speed.gpu_model import FITTED, FITTED_TO, Launch, Reading
+from benchmarks.speed.machine_code import Block
 
 READINGS = gpu_model.readings()
 NEW = [reading for reading in READINGS if reading.shape not in FITTED_TO]

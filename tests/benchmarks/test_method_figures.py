@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import method_figures
-
+from benchmarks.ablation import method_figures
+from maskmatch.commands.command_line import run
 from maskmatch.config import DataConfig
 from maskmatch.data.listing.builtin import CLASS_NAMES, PALETTE
 
@@ -52,13 +49,13 @@ def test_all_figures_are_drawn(runs, tmp_path):
 
 
 def test_classes_without_labels_are_refused(runs, tmp_path, refusal):
-    error = refusal(lambda options: method_figures.run(method_figures.main, options), runs, "--classes", "full,ms=a")
+    error = refusal(lambda options: run(method_figures.main, options), runs, "--classes", "full,ms=a")
     assert "--classes: expected ARM=LABEL,..., got full,ms=a" in error
 
 
 def test_a_run_that_is_missing_is_named(runs, tmp_path, refusal):
     shutil.rmtree(runs / "ms-seed0-1")
-    error = refusal(lambda options: method_figures.run(method_figures.main, options), runs, "--output", tmp_path / "x")
+    error = refusal(lambda options: run(method_figures.main, options), runs, "--output", tmp_path / "x")
     assert "finished run of the arm ms" in error and not (tmp_path / "x").exists()
 
 

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import baselines
-import components
-import ops
-import ops_cases
-import run
-import step
-from selection import Selection
-
+from benchmarks.speed import command, components, ops, ops_baseline, ops_cases, step
+from benchmarks.speed.selection import Selection
 from maskmatch.ops import info, patch_mask, reference
 
 EVERYWHERE = {"machine", "threads", "torch", "python", "commit", "date", "device", "ms_p20", "ms_p50", "ms_p80"}
@@ -26,7 +17,7 @@ EVERYWHERE = {"machine", "threads", "torch", "python", "commit", "date", "device
 def test_baselines_compute_what_the_reference_defines():
     torch.manual_seed(0)
     scales = [torch.randn(2, 5, side, side) for side in (4, 6, 9)]
-    label, confidence = baselines.pseudo_label(scales, (33, 40))
+    label, confidence = ops_baseline.pseudo_label(scales, (33, 40))
     weights, flipped = [1 / 3] * 3, [False] * 3
     exact = reference.multiscale_pseudo_label(
         [s.double() for s in scales], 33, 40, flipped, weights, "probability", False
@@ -39,7 +30,7 @@ def test_baselines_compute_what_the_reference_defines():
     sure = torch.rand(2, 33, 33)
     options = (sure, 0.5, None, None, 255, 0.0, False)
     loss, counts = reference.upsample_cross_entropy(scales[0].double(), target, *options, False)
-    got = baselines.mean_loss(scales[0], target, sure, 0.5)
+    got = ops_baseline.mean_loss(scales[0], target, sure, 0.5)
     torch.testing.assert_close(got.double(), loss / counts[0], rtol=1e-6, atol=0)
 
     images = torch.randint(0, 256, (2, 3, 20, 30), dtype=torch.uint8)
@@ -47,9 +38,9 @@ def test_baselines_compute_what_the_reference_defines():
     seeds = torch.arange(2)
     output, grid = patch_mask(images, 8, mask_ratio=0.5, seeds=seeds, mean=mean.tolist(), std=std.tolist())
     view = (1, 3, 1, 1)
-    got = baselines.masked(images, grid, 8, 255 * mean.view(view), 1 / (255 * std.view(view)))
+    got = ops_baseline.masked(images, grid, 8, 255 * mean.view(view), 1 / (255 * std.view(view)))
     torch.testing.assert_close(got, output, rtol=1e-5, atol=1e-6)
-    assert baselines.random_grid(2, 3, 4, 6, torch.device("cpu")).sum(dim=(1, 2)).tolist() == [6, 6]
+    assert ops_baseline.random_grid(2, 3, 4, 6, torch.device("cpu")).sum(dim=(1, 2)).tolist() == [6, 6]
 
 
 def case(fused, **options):
@@ -115,7 +106,7 @@ def test_a_compiled_backward_is_repeated(monkeypatch):
 )
 def test_mistakes_are_named(options, expected, capsys):
     with pytest.raises(SystemExit) as left:
-        run.main(options)
+        command.main(options)
     assert left.value.code == 2 and expected in capsys.readouterr().err
 
 
@@ -124,7 +115,8 @@ def test_mistakes_are_named(options, expected, capsys):
 def test_every_case_of_a_shape(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(ops_cases.SHAPES, "voc", ((2, 3, 33), (8,)))
     options = ["--shapes", "voc", "--providers", "eager,cpp,cuda", "--json", str(tmp_path / "ops.json")]
-    assert run.main(["ops", *options, "--csv", str(tmp_path / "ops.csv"), "--profile", str(tmp_path / "traces")]) == 0
+    options += ["--csv", str(tmp_path / "ops.csv"), "--profile", str(tmp_path / "traces")]
+    assert command.main(["ops", *options]) == 0
     written = json.loads((tmp_path / "ops.json").read_text())
     assert written["skipped"] == ["ops, cuda: does not run on cpu"] and "skipped: ops, cuda" in capsys.readouterr().out
     timed = [record for record in written["records"] if record["provider"] == "cpp"]

@@ -1,16 +1,12 @@
-"""benchmarks/roofline.py counts what the CUDA kernels move; patch_mask moves little more than it must."""
+"""benchmarks/speed/roofline.py counts what the CUDA kernels move; patch_mask moves little more than it must."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import roofline
-from roofline import Work, emulated
+from benchmarks.speed import roofline
+from benchmarks.speed.roofline import Work, emulated
 
 pytestmark = pytest.mark.skipif(emulated.compiler() is None, reason="no C++ compiler")
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.speed.measure import peak_bytes
 from maskmatch.ops import info, multiscale_pseudo_label, upsample_cross_entropy
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from measure import peak_bytes
 
 N, C, SIDE, PIXELS = 2, 21, 32, 2 * 256 * 256
 LOGIT_BYTES = N * C * SIDE * SIDE * 4

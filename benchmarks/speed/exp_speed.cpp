@@ -3,7 +3,7 @@
 #include <chrono>
 #include <cstdio>
 
-#include "../csrc/cpu/simd/vector.h"
+#include "../../csrc/cpu/simd/vector.h"
 
 using namespace maskmatch::MASKMATCH_ISA;
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from ablation_arms import ALL
-from ablation_records import Record
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.ablation.arms import ALL
+from benchmarks.ablation.results import Record
 from maskmatch.common.drawing import drawable
 
 Runs = dict[int, Record]
@@ -23,7 +23,7 @@ PER_CLASS = ("supervised", "consistency", "full", "upper")
 
 def plot_main(path: Path, arms: dict[str, Runs], main: dict[str, Runs]) -> None:
     """A bar for each arm, a dot for each seed."""
-    figure, (axes,) = _figure(1.3 * len(arms) + 1, 3.6, 1)
+    figure, (axes,) = _panels(1.3 * len(arms) + 1, 3.6, 1)
     for place, (name, runs) in enumerate(arms.items()):
         values = _miou(runs.values())
         axes.bar(place, fmean(values), 0.7, color=COLORS.get(name, COLOR))
@@ -38,7 +38,7 @@ def plot_classes(path: Path, arms: dict[str, Runs], main: dict[str, Runs]) -> No
     """Groups of bars: IoU of each class."""
     arms = {name: runs for name, runs in arms.items() if name in PER_CLASS} or arms
     names = next(iter(next(iter(arms.values())).values()))["class_names"]
-    figure, (axes,) = _figure(max(5.0, 0.9 * len(names) + 1), 3.4, 1)
+    figure, (axes,) = _panels(max(5.0, 0.9 * len(names) + 1), 3.4, 1)
     width = 0.8 / len(arms)
     for number, (name, runs) in enumerate(arms.items()):
         heights = [100 * fmean(r["iou_teacher"][i] or 0.0 for r in runs.values()) for i in range(len(names))]
@@ -56,7 +56,7 @@ def plot_ablations(path: Path, arms: dict[str, Runs], main: dict[str, Runs]) -> 
     for name in arms:
         topics.setdefault(ALL[name].topic, []).append(name)
     rows = -(-len(topics) // 3)
-    figure, panels = _figure(9.0, 2.4 * rows + 0.4, len(topics), columns=3)
+    figure, panels = _panels(9.0, 2.4 * rows + 0.4, len(topics), columns=3)
     for axes, (topic, names) in zip(panels, topics.items(), strict=True):
         for name in ("full", "consistency"):
             if name in main:
@@ -80,10 +80,16 @@ def _miou(records: Iterable[Record]) -> list[float]:
     return [100 * record["miou_teacher"] for record in records]
 
 
-def _figure(width: float, height: float, panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure that needs no display, and its panels, which share the vertical axis."""
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that needs no display."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _panels(width: float, height: float, panels: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, which share the vertical axis."""
+    figure = new_figure(width, height)
     grid = figure.subplots(-(-panels // columns), columns, sharey=True, squeeze=False).flatten().tolist()
     for axes in grid[panels:]:
         axes.set_visible(False)

@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ablation_arms import ABLATIONS, ALL, MAIN, Arm
-from ablation_plots import plot_ablations, plot_classes, plot_main
-from ablation_records import Record, identity
+from benchmarks.ablation.arms import ABLATIONS, ALL, MAIN, Arm
+from benchmarks.ablation.plots import plot_ablations, plot_classes, plot_main
+from benchmarks.ablation.results import Record, identity
 
 BEGIN, END = "<!-- results of {}: written by benchmarks/ablation.py -->", "<!-- end of the results of {} -->"
 TITLE = "# Results\n"

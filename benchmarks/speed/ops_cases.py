@@ -1,4 +1,4 @@
-"""What benchmarks/ops.py measures: each operator beside the torch code that it replaces, on the same data."""
+"""What ops.py measures: each operator beside the torch code that it replaces, on the same data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import baselines
 import torch
-from baselines import resized
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 from torch.nn import functional as F
 
+from benchmarks.speed import ops_baseline
+from benchmarks.speed.ops_baseline import resized
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
 from maskmatch.ops.patch_mask import IMAGENET_MEAN, IMAGENET_STD
 from maskmatch.ops.reference import spread_grid
@@ -171,7 +171,7 @@ def pseudo_label(shape: Shape, trained: bool, device: str) -> Case:
     return Case(
         "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8",
         "trained network" if trained else "random logits",
-        lambda: baselines.pseudo_label(scales, (size, size)), lambda: multiscale_pseudo_label(scales, (size, size)),
+        lambda: ops_baseline.pseudo_label(scales, (size, size)), lambda: multiscale_pseudo_label(scales, (size, size)),
         lambda result: relative_error(result[1], exact()),
         exps=pixels * classes * len(scales), bytes=pixels * 5 + sum(s.numel() for s in scales) * 4,
     )  # fmt: skip
@@ -213,7 +213,7 @@ def loss(
     return Case(
         "upsample_cross_entropy", f"{count}x{classes}x{size}x{size}/{stride}",
         name + (", trained network" if trained else ", random logits"),
-        lambda: baselines.mean_loss(logits, target, confidence, THRESHOLD),
+        lambda: ops_baseline.mean_loss(logits, target, confidence, THRESHOLD),
         lambda: upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD),
         error, exps=pixels * classes, bytes=pixels * 5 + logits.numel() * 4, leaf=logits, modes=modes,
     )  # fmt: skip
@@ -228,7 +228,7 @@ def ohem(shape: Shape, device: str) -> Case:
     hardest = target.numel() // 4
 
     def eager() -> Tensor:
-        return baselines.pixel_loss(logits, target).flatten().topk(hardest, sorted=False).values.mean()
+        return ops_baseline.pixel_loss(logits, target).flatten().topk(hardest, sorted=False).values.mean()
 
     def fused() -> Tensor:
         pixels = upsample_cross_entropy(logits, small, normalize="none")
@@ -262,8 +262,8 @@ def masking(shape: tuple[int, int, int, int], layout: str, device: str) -> Case:
     hidden = int(ratio * rows * columns + 0.5)
 
     def eager() -> tuple[Tensor, Tensor]:
-        grid = baselines.random_grid(count, rows, columns, hidden, images.device)
-        return baselines.masked(images, grid, patch, mean, scale), grid
+        grid = ops_baseline.random_grid(count, rows, columns, hidden, images.device)
+        return ops_baseline.masked(images, grid, patch, mean, scale), grid
 
     def error(result: tuple[Tensor, Tensor]) -> float:
         output, grid = result

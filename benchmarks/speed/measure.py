@@ -1,25 +1,18 @@
-"""Times, memory and floors of a machine, and the fields that every record shares."""
+"""Times and memory of a call, and the floors of a machine."""
 
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-
-import maskmatch
-from maskmatch.run_files.versions import version_of
 
 EXP_SPEED = Path(__file__).resolve().parent / "exp_speed.cpp"
 _FLAGS = {
@@ -27,8 +20,6 @@ _FLAGS = {
     "avx2": "-mavx2 -mfma",
     "default": "",
 }
-
-
 LEAST_ROUNDS = 5
 
 
@@ -106,43 +97,3 @@ def bytes_per_millisecond(count: int, device: str) -> float:
     target = torch.empty_like(source)
     times = milliseconds({"copy": lambda: target.copy_(source)}, 30, device)["copy"]
     return count / min(times)
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What a number depends on besides the code."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return {
-        "device": device,
-        "machine": name,
-        "threads": torch.get_num_threads(),
-        **_versions(),
-        "commit": _commit(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-    }
-
-
-@cache
-def _versions() -> dict[str, str | None]:
-    found = {"maskmatch": maskmatch.__version__, "numpy": np.__version__, "triton": version_of("triton", "triton")}
-    return {"torch": torch.__version__, "cuda": torch.version.cuda, "python": platform.python_version(), **found}
-
-
-def _commit() -> str | None:
-    """Of the sources, "-dirty" where they differ from it; None where they are not a git repository.
-
-    docs/ is not looked at: there the results themselves are written.
-    """
-    git = ["git", "-C", str(EXP_SPEED.parents[1])]
-    if shutil.which("git") is None:
-        return None
-    commit = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs"], capture_output=True).returncode
-    return (f"{commit}-dirty" if changed else commit) or None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,6 +1,6 @@
 """How long CUDA kernels take on an H200, predicted from what they execute.
 
-    python benchmarks/gpu_model.py          # the readings of a device beside the predictions
+    python -m benchmarks.speed.gpu_model    # the readings of a device beside the predictions
 
 A warp's instructions are counted by machine_code.py. A multiprocessor issues four a clock at best; half as many of
 those that add integers or compare, an eighth as many exponentials and conversions, and one access to shared or global

@@ -19,11 +19,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from data_baseline import baseline_loader
-from measure import machine, percentiles
 from PIL import Image
-from selection import Selection
 
+from benchmarks.provenance import machine
+from benchmarks.speed.data_baseline import baseline_loader
+from benchmarks.speed.measure import percentiles
+from benchmarks.speed.selection import Selection
 from maskmatch.common.device import find_device
 from maskmatch.config import DataConfig
 from maskmatch.data import choose_loader, load_dataset, make_loader

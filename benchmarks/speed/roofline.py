@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import baselines
 import torch
-from gpu_model import predicted_us
-from measure import machine
-from prediction import Kernels
-from selection import Selection
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.provenance import machine
+from benchmarks.speed import ops_baseline
+from benchmarks.speed.gpu_model import predicted_us
+from benchmarks.speed.launches import Kernels
+from benchmarks.speed.selection import Selection
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "csrc" / "emulator"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
 import emulated
 
 Shape = tuple[int, int, int, int]
@@ -163,7 +163,7 @@ def pseudo_label(shape: Shape, dtype: torch.dtype) -> Work:
 
     return Work(
         "multiscale_pseudo_label", count, _name(shape), "three scales", dtype,
-        lambda: multiscale_pseudo_label(scales, (size, size)), lambda: baselines.pseudo_label(scales, (size, size)),
+        lambda: multiscale_pseudo_label(scales, (size, size)), lambda: ops_baseline.pseudo_label(scales, (size, size)),
         _bytes(*scales) + size * size * 5,
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ def loss(shape: Shape, dtype: torch.dtype) -> Work:
     small = target.to(torch.uint8)
 
     def eager() -> Any:
-        return torch.autograd.grad(baselines.mean_loss(logits, target, confidence, THRESHOLD), logits)
+        return torch.autograd.grad(ops_baseline.mean_loss(logits, target, confidence, THRESHOLD), logits)
 
     def fused() -> Any:
         value = upsample_cross_entropy(logits, small, confidence=confidence, threshold=THRESHOLD)
@@ -202,7 +202,7 @@ def pixel_loss(shape: Shape, dtype: torch.dtype) -> Work:
     upstream = torch.ones(target.shape)
 
     def eager() -> Any:
-        pixels = baselines.pixel_loss(logits, target) * (confidence >= THRESHOLD)
+        pixels = ops_baseline.pixel_loss(logits, target) * (confidence >= THRESHOLD)
         return torch.autograd.grad(pixels, logits, upstream)
 
     def fused() -> Any:
@@ -227,11 +227,11 @@ def masking(shape: tuple[int, int, int, int], layout: str) -> Work:
     seeds = torch.arange(1)
     mean, scale = torch.rand(1, 3, 1, 1), torch.rand(1, 3, 1, 1)
     grid = patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds)[1]
-    hidden = baselines.spread(grid, PATCH, shape[2], shape[3])
+    hidden = ops_baseline.spread(grid, PATCH, shape[2], shape[3])
     visible = int((~hidden).sum()) * shape[1]
     return Work(
         "patch_mask", shape[0], "x".join(map(str, shape)), layout, torch.uint8,
         lambda: patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds),
-        lambda: baselines.masked(images, grid, PATCH, mean, scale),
+        lambda: ops_baseline.masked(images, grid, PATCH, mean, scale),
         visible + images.numel() * 4 + _bytes(grid, seeds),
     )  # fmt: skip

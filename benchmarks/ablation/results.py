@@ -11,12 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ablation_arms import ALL, Arm
-
+from benchmarks.ablation.arms import ALL, Arm
+from benchmarks.provenance import ROOT
 from maskmatch.config import NOT_OF_THE_RUN, Config
 
 Record = dict[str, Any]
-ROOT = Path(__file__).resolve().parents[1]
 
 # Options that leave a run's last weights as they are, or say where its data lies.
 FREE = {

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
-import step
-from selection import Selection
+from benchmarks.speed import step
+from benchmarks.speed.selection import Selection
 
 SHAPES = step.SHAPES
 PROVIDERS = ("fused",)

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from measure import (
+
+from benchmarks.provenance import machine
+from benchmarks.speed.measure import (
     bytes_per_millisecond,
-    machine,
     milliseconds,
     nanoseconds_per_exp,
     peak_bytes,
     percentiles,
 )
-from ops_cases import DEFAULT_SHAPES, SHAPES, Case, all_cases
-from selection import Selection
-
+from benchmarks.speed.ops_cases import DEFAULT_SHAPES, SHAPES, Case, all_cases
+from benchmarks.speed.selection import Selection
 from maskmatch.ops import info, use_backend
 
 PROVIDERS = ("eager", "compile", "cpp", "cuda", "triton")

@@ -11,14 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from measure import machine, milliseconds, peak_bytes, percentiles
-from selection import Selection
 from torch import Tensor
 
+from benchmarks.provenance import ROOT, machine
+from benchmarks.speed.measure import milliseconds, peak_bytes, percentiles
+from benchmarks.speed.selection import Selection
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.allocator import keep_freed_memory
 from maskmatch.ops import use_backend
@@ -44,7 +44,7 @@ WARMUP = 2  # steps before, which compile and allocate
 ROUNDS = {"builtin": 30, "camvid": 5}  # of the built-in data six epochs: images are decoded in the first one
 CONFIGS: dict[str, list[str]] = {
     "builtin": [],
-    "camvid": ["--config", str(Path(__file__).parents[1] / "configs" / "camvid.yaml")],
+    "camvid": ["--config", str(ROOT / "configs" / "camvid.yaml")],
 }
 PROVIDERS = {
     "fused": ["--fused"],

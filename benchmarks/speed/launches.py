@@ -1,4 +1,4 @@
-"""The CUDA kernels that a call launches, with what their warps execute: what benchmarks/gpu_model.py needs.
+"""The CUDA kernels that a call launches, with what their warps execute: what gpu_model.py needs.
 
 nvcc compiles the kernels for sm_90 as CMakeLists.txt does, Triton's package has the disassembler, and the emulator runs
 the call.
@@ -15,9 +15,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import machine_code
-from gpu_model import Launch, launch_of
-from machine_code import Block
+from benchmarks.speed import machine_code
+from benchmarks.speed.gpu_model import Launch, launch_of
+from benchmarks.speed.machine_code import Block
 
 FLAGS = ("-O3", "-DNDEBUG", "-std=c++17", "--ftz=true", "-lineinfo", "-arch=sm_90", "-Xptxas=-v", "-cubin")
 H200 = 2  # of emulator.h's devices

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for benchmarks/; behind the maskmatch that is tested
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)  # the same command, the same examples
 settings.register_profile("search", deadline=None)  # HYPOTHESIS_PROFILE=search looks for new ones
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

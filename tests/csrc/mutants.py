@@ -1,11 +1,10 @@
 """Mistakes made on purpose in the CUDA kernels, each of which the checks below must catch.
 
-`python tests/csrc/mutants.py` builds every mutant for the emulator and says what caught it.
+`python -m tests.csrc.mutants` builds every mutant for the emulator and says what caught it.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,7 @@ from pathlib import Path
 import torch
 
 from maskmatch.ops import reference
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
-import emulated
+from tools.emulator import emulated
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/forms.h"
-#include "../cuda/multiscale_pseudo_label.cuh"
-#include "../cuda/patch_mask.cuh"
-#include "../cuda/upsample_cross_entropy.cuh"
+#include "../../csrc/cuda/forms.h"
+#include "../../csrc/cuda/multiscale_pseudo_label.cuh"
+#include "../../csrc/cuda/patch_mask.cuh"
+#include "../../csrc/cuda/upsample_cross_entropy.cuh"
 #include "emulator.h"
 
 namespace py = pybind11;

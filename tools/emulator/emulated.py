@@ -32,13 +32,15 @@ from maskmatch.ops.reference import hidden_patches, memory_format
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
-RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
+EMULATOR = Path(__file__).resolve().parent
+RUNTIME = [EMULATOR / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
+OWN = {*KERNELS, *RUNTIME}
 
 BUILD = ROOT / "build" / "emulator"
 NAME = "cuda-emulated"
 
 _COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas"]
-_COMMON += [f"-I{CSRC / 'emulator' / 'include'}", f"-I{CSRC / 'cuda'}"]
+_COMMON += [f"-I{EMULATOR / 'include'}", f"-I{CSRC / 'cuda'}"]
 _VARIANTS = {
     "checked": ["-O2", "-fsanitize=thread"],
     "profiled": ["-O2", "-g", "-fsanitize=thread"],
@@ -68,11 +70,12 @@ def objects(kernels: Sequence[Path], runtime: Sequence[Path], variant: str, fold
     jobs = [(source, ["-x", "c++", *_COMMON, *_VARIANTS[variant]]) for source in kernels]
     jobs += [(source, ["-O3", *_COMMON, *python]) for source in runtime]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda job: _compile(*job, BUILD if CSRC in job[0].parents else folder), jobs))
+        return list(pool.map(lambda job: _compile(*job, BUILD if job[0] in OWN else folder), jobs))
 
 
 def _compile(source: Path, flags: list[str], folder: Path) -> Path:
-    headers = [path for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cuh") or path.name == "cassert"]
+    found = sorted([*CSRC.rglob("*"), *EMULATOR.rglob("*")])
+    headers = [path for path in found if path.suffix in (".h", ".cuh") or path.name == "cassert"]
     target = _kept([source, *headers], f"{source.stem}.o", flags, folder)
     if not target.exists():
         _make(target, [*flags, "-c", str(source)])

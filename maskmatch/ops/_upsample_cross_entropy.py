@@ -192,16 +192,17 @@ def fake_backward(grad_output: Tensor, logits: Tensor, *_: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def setup_context(ctx: Any, values: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    *of_inputs, ctx.with_gradient = values
-    inputs = LossInputs(*of_inputs)
+def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *values, ctx.with_gradient = inputs
+    given = LossInputs(*values)
     _, counts, saved = output
     ctx.mark_non_differentiable(counts, saved)
     ctx.set_materialize_grads(False)  # or the backward would be given zeros as large as `saved`
-    ctx.dtype, ctx.per_pixel = inputs.logits.dtype, inputs.per_pixel
-    if inputs.per_pixel:
-        ctx.threshold, ctx.options = inputs.threshold, inputs.values()[6:9]
-        tensors = inputs.logits, inputs.target, inputs.confidence, inputs.pixel_weight, inputs.class_weight
+    ctx.dtype, ctx.per_pixel = given.logits.dtype, given.per_pixel
+    if given.per_pixel:
+        ctx.threshold = given.threshold
+        ctx.options = given.ignore_index, given.label_smoothing, given.align_corners
+        tensors = given.logits, given.target, given.confidence, given.pixel_weight, given.class_weight
         ctx.save_for_backward(saved, *tensors)
     else:
         ctx.save_for_backward(saved)

@@ -145,7 +145,7 @@ void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray 
   args.counts = arrays.add<int64_t>(counts);
   std::vector<LossTotals> totals(loss_blocks(args));
   arrays.add(totals);
-  args.block_totals = totals.data();
+  args.totals = totals.data();
   arrays.run([&] { return launch_upsample_cross_entropy(args, nullptr); });
 }
 

@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CSRC := $(shell find csrc tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 

@@ -34,8 +34,10 @@ STABLE_TORCH_LIBRARY(maskmatch, library) {
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CPU, library) {
   library.impl("patch_mask", TORCH_BOX(&maskmatch::cpu::patch_mask));
   library.impl("multiscale_pseudo_label", TORCH_BOX(&maskmatch::cpu::multiscale_pseudo_label));
-  library.impl("upsample_cross_entropy", TORCH_BOX(&maskmatch::cpu::upsample_cross_entropy));
-  library.impl("upsample_cross_entropy_backward", TORCH_BOX(&maskmatch::cpu::upsample_cross_entropy_backward));
+  library.impl("upsample_cross_entropy",
+               TORCH_BOX(&maskmatch::upsample_cross_entropy<maskmatch::cpu::run_cross_entropy>));
+  library.impl("upsample_cross_entropy_backward",
+               TORCH_BOX(&maskmatch::upsample_cross_entropy_backward<maskmatch::cpu::run_cross_entropy>));
   library.impl("uniform", TORCH_BOX(&maskmatch::cpu::uniform));
 }
 

@@ -1,5 +1,6 @@
 // The operators' signatures, in the order of the schemas in library.cpp, and the functions of each device that have
-// them.
+// them. upsample_cross_entropy and its backward are templates in common/cross_entropy.h: of a device they take its
+// part.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -8,6 +9,8 @@
 #include <string>
 #include <tuple>
 #include <vector>
+
+#include "common/cross_entropy.h"
 
 namespace maskmatch {
 
@@ -21,33 +24,19 @@ using MultiscalePseudoLabel = std::tuple<Tensor, Tensor>(std::vector<Tensor> log
                                                          std::vector<int64_t> flipped, std::vector<double> weights,
                                                          std::string average, bool align_corners);
 
-using UpsampleCrossEntropy = std::tuple<Tensor, Tensor, Tensor>(Tensor logits, Tensor target,
-                                                                std::optional<Tensor> confidence, double threshold,
-                                                                std::optional<Tensor> pixel_weight,
-                                                                std::optional<Tensor> class_weight,
-                                                                int64_t ignore_index, double label_smoothing,
-                                                                bool align_corners, bool per_pixel, bool with_gradient);
-
-using UpsampleCrossEntropyBackward = Tensor(Tensor grad_output, Tensor logits, Tensor target, Tensor log_sum,
-                                            std::optional<Tensor> confidence, double threshold,
-                                            std::optional<Tensor> pixel_weight, std::optional<Tensor> class_weight,
-                                            int64_t ignore_index, double label_smoothing, bool align_corners);
-
 using Uniform = Tensor(Tensor seeds, int64_t count, int64_t stream);
 
 namespace cpu {
 PatchMask patch_mask;
 MultiscalePseudoLabel multiscale_pseudo_label;
-UpsampleCrossEntropy upsample_cross_entropy;
-UpsampleCrossEntropyBackward upsample_cross_entropy_backward;
+RunCrossEntropy run_cross_entropy;
 Uniform uniform;
 }  // namespace cpu
 
 namespace cuda {
 PatchMask patch_mask;
 MultiscalePseudoLabel multiscale_pseudo_label;
-UpsampleCrossEntropy upsample_cross_entropy;
-UpsampleCrossEntropyBackward upsample_cross_entropy_backward;
+RunCrossEntropy run_cross_entropy;
 }  // namespace cuda
 
 }  // namespace maskmatch

@@ -84,6 +84,6 @@ def _demangled(names: list[str]) -> list[str]:
 
 def _plain(name: str) -> str:
     """A kernel's name with its template arguments, however its compiler writes them."""
-    name = re.sub(r"maskmatch::cuda::|[(]anonymous namespace[)]::|^void ", "", name)
+    name = re.sub(r"maskmatch::(?:cuda::)?|[(]anonymous namespace[)]::|^void ", "", name)
     name = re.sub(r"[(]\w+[)](?=\d)", "", name)  # of an enumeration
     return name.split("(")[0].replace(" ", "")

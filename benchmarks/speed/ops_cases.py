@@ -14,8 +14,14 @@ from torch.nn import functional as F
 
 from benchmarks.speed import ops_baseline
 from benchmarks.speed.ops_baseline import resized
-from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy, use_backend
-from maskmatch.ops.patch_mask import IMAGENET_MEAN, IMAGENET_STD
+from maskmatch.ops import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    multiscale_pseudo_label,
+    patch_mask,
+    upsample_cross_entropy,
+    use_backend,
+)
 from maskmatch.ops.reference import spread_grid
 
 SCALES = (0.5, 0.75, 1.0)

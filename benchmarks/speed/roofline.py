@@ -1,6 +1,6 @@
 """What the CUDA kernels move and compute, counted, and the time that an H200 takes for it: a prediction.
 
-The emulator (csrc/emulator) runs the kernels on one image and counts what they load, store and execute. `bytes` are
+The emulator (tools/emulator) runs the kernels on one image and counts what they load, store and execute. `bytes` are
 distinct 32-byte sectors a thread block, as shared memory and the first-level cache serve what a block repeats.
 `least_bytes` reads every input and writes every output of the operator once. `eager_bytes` is what the torch code that
 the operator replaces reads and writes, counted as the tensors that go in and out of every ATen call but views. `exps`
@@ -10,10 +10,8 @@ are exponentials and logarithms. `predicted_us` is gpu_model.py's, of the kernel
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,9 +25,7 @@ from benchmarks.speed.gpu_model import predicted_us
 from benchmarks.speed.launches import Kernels
 from benchmarks.speed.selection import Selection
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
-import emulated
+from tools.emulator import emulated
 
 Shape = tuple[int, int, int, int]
 # Images, classes, side and the stride of the logits.

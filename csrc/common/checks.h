@@ -11,6 +11,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "element.h"
+
 namespace maskmatch {
 
 using torch::headeronly::ScalarType;
@@ -59,6 +61,20 @@ inline void check_same_device(const char* name, const Tensor& tensor, const Tens
 
 inline void check_range(const char* name, double value, double low, double high) {
   if (!(value >= low && value <= high)) fail(name, " must be in [", low, ", ", high, "], got ", value);
+}
+
+// As the kernels know it; only of tensors whose dtype was checked.
+inline ElementType element_type(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Byte:
+      return ElementType::kUint8;
+    case ScalarType::Half:
+      return ElementType::kHalf;
+    case ScalarType::BFloat16:
+      return ElementType::kBFloat16;
+    default:
+      return ElementType::kFloat;
+  }
 }
 
 }  // namespace maskmatch

@@ -27,7 +27,7 @@ __device__ inline LossTotals block_sum(LossTotals totals) {
 }
 
 struct SumArgs {
-  const LossTotals* block_totals;  // [blocks]
+  const LossTotals* totals;  // [blocks]
   int64_t blocks;
   float* loss;
   int64_t* counts;
@@ -41,9 +41,9 @@ static __global__ void __launch_bounds__(kThreads) sum_blocks(SumArgs args) {
   losses[thread] = 0;
   valid[thread] = confident[thread] = 0;
   for (int64_t i = thread; i < args.blocks; i += kThreads) {
-    losses[thread] += args.block_totals[i].loss;
-    valid[thread] += args.block_totals[i].valid;
-    confident[thread] += args.block_totals[i].confident;
+    losses[thread] += args.totals[i].loss;
+    valid[thread] += args.totals[i].valid;
+    confident[thread] += args.totals[i].confident;
   }
   for (int half = kThreads / 2; half > 0; half /= 2) {
     __syncthreads();

@@ -1,15 +1,17 @@
 // How upsample_cross_entropy cuts images into tiles of low-resolution elements, one a thread block, and the pixels that
-// read a tile into strips, one a thread at a time.
+// read a tile into strips, one a thread at a time. The pixels between two neighbouring rows or columns of elements are
+// an interval, those between four elements a cell; a strip lies in one cell.
 #pragma once
 
 #include <algorithm>
 
 #include "kernel.cuh"
+#include "resized.cuh"
 #include "upsample_cross_entropy.cuh"
 
 namespace maskmatch::cuda {
 
-constexpr int kRows = 8;  // of a strip
+constexpr int kStripRows = 8;
 // Fewer rows mean more blocks, and more reads along the tiles' edges; the loss alone needs no pixels beyond them.
 constexpr int kTileRows = 4, kTileRowsOfLoss = 2, kMaxTileColumns = 48;
 
@@ -42,7 +44,7 @@ struct Tile {
   int64_t first_row, first_column;   // the first intervals of pixels walked
   int32_t row_start[kTileRows + 2];  // of interval first_row + i, and the end
   int32_t column_start[kMaxTileColumns + 2];
-  int32_t strips_an_interval, strips, pixels_across;
+  int32_t strips_an_interval, strips_down, pixels_across;
 
   // For the whole block; ends with a barrier.
   __device__ void fill(const Tiling& tiling, const Bilinear& rows, const Bilinear& columns, bool with_gradient) {
@@ -70,27 +72,28 @@ struct Tile {
         const int32_t length = row_start[i + 1] - row_start[i];
         longest = length > longest ? length : longest;
       }
-      strips_an_interval = (longest + kRows - 1) / kRows;
-      strips = strips_an_interval * intervals;
+      strips_an_interval = (longest + kStripRows - 1) / kStripRows;
+      strips_down = strips_an_interval * intervals;
       pixels_across = column_start[x_end - x_first] - column_start[0];
     }
     __syncthreads();
   }
 };
 
-// Up to kRows pixels of one column between the input rows `low` and `low` + 1, from pixel row `row` on.
-struct Strip {
-  int32_t low, row, column;
+// A strip of up to kStripRows rows, all between the input rows `low` and `low` + 1.
+struct LossStrip : Strip {
+  int32_t low;
   int rows;
 
-  __device__ Strip(const Tile& tile, int64_t item) {
-    const int32_t strip = static_cast<int32_t>(item / tile.pixels_across);
-    const int32_t interval = strip / tile.strips_an_interval;
+  // Strips are counted along the rows of pixels.
+  __device__ LossStrip(const Tile& tile, int64_t index) {
+    const int32_t down = static_cast<int32_t>(index / tile.pixels_across);
+    const int32_t interval = down / tile.strips_an_interval;
     low = static_cast<int32_t>(tile.first_row + interval);
-    row = tile.row_start[interval] + strip % tile.strips_an_interval * kRows;
-    column = tile.column_start[0] + static_cast<int32_t>(item % tile.pixels_across);
+    row = tile.row_start[interval] + down % tile.strips_an_interval * kStripRows;
+    column = tile.column_start[0] + static_cast<int32_t>(index % tile.pixels_across);
     const int32_t left = tile.row_start[interval + 1] - row;
-    rows = left < 0 ? 0 : left < kRows ? left : kRows;
+    rows = left < 0 ? 0 : left < kStripRows ? left : kStripRows;
   }
 
   // The index of pixel r in a map [N, H, W].

@@ -9,7 +9,7 @@
 #include <mutex>
 #include <optional>
 
-#include "element.h"
+#include "../common/element.h"
 
 // Names the block's dynamic shared memory, whose size the launch gives. The emulator has its own definition.
 #ifndef MASKMATCH_DYNAMIC_SHARED

@@ -28,8 +28,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(maskmatch, library) {
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
   library.impl("patch_mask", TORCH_BOX(&maskmatch::cuda::patch_mask));
   library.impl("multiscale_pseudo_label", TORCH_BOX(&maskmatch::cuda::multiscale_pseudo_label));
-  library.impl("upsample_cross_entropy", TORCH_BOX(&maskmatch::cuda::upsample_cross_entropy));
-  library.impl("upsample_cross_entropy_backward", TORCH_BOX(&maskmatch::cuda::upsample_cross_entropy_backward));
+  library.impl("upsample_cross_entropy",
+               TORCH_BOX(&maskmatch::upsample_cross_entropy<maskmatch::cuda::run_cross_entropy>));
+  library.impl("upsample_cross_entropy_backward",
+               TORCH_BOX(&maskmatch::upsample_cross_entropy_backward<maskmatch::cuda::run_cross_entropy>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CompositeExplicitAutograd, library) {

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "../common/bilinear.h"
-#include "element.h"
+#include "../common/element.h"
 
 namespace maskmatch::cuda {
 

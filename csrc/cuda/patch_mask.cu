@@ -10,9 +10,9 @@ namespace maskmatch::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kVector = 4;  // elements that a thread moves at a time
-constexpr int kRounds = 4;
-constexpr int kBlockElements = kThreads * kVector * kRounds;
+constexpr int kVector = 4;   // elements that a thread moves at a time
+constexpr int kVectors = 4;  // of a thread
+constexpr int kBlockElements = kThreads * kVector * kVectors;
 
 // A patch is hidden where fewer than `hidden` keys of its image are lower.
 __global__ void __launch_bounds__(kThreads) hide_patches(const __grid_constant__ PatchMaskArgs args) {
@@ -125,9 +125,8 @@ __global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ No
   Result* output = static_cast<Result*>(args.output);
   const bool aligned = reinterpret_cast<uintptr_t>(images) % sizeof(Vector<Element>) == 0;
   const int64_t elements = args.count * args.channels * args.height * args.width;
-  for (int round = 0; round < kRounds; ++round) {
-    const int64_t first =
-        blockIdx.x * static_cast<int64_t>(kBlockElements) + (round * kThreads + threadIdx.x) * kVector;
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t first = blockIdx.x * static_cast<int64_t>(kBlockElements) + (v * kThreads + threadIdx.x) * kVector;
     if (first >= elements) return;
     const int count = elements - first < kVector ? static_cast<int>(elements - first) : kVector;
     Cursor<kChannelsLast, Number> cursor(normalize_args, static_cast<Number>(first));

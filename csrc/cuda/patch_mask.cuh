@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
+#include "../common/element.h"
 #include "../common/patch_key.h"
-#include "element.h"
 
 namespace maskmatch::cuda {
 

@@ -1,6 +1,6 @@
 // The fast form of multiscale_pseudo_label. A thread block owns a tile of pixels and stages the logits that it reads,
 // less the highest class of their element: that is the same for all classes, so the softmax does not change, and no
-// pixel needs a maximum of its own. A thread owns a column of a strip of rows and kOwn classes, kLanes of them a pixel,
+// pixel needs a maximum of its own. A thread owns kOwn classes of a strip, kLanes threads a strip,
 // and walks down: between the same two input rows the logit of a class is linear, so that its power is a geometric
 // series, one multiplication a pixel.
 #pragma once
@@ -103,7 +103,7 @@ __device__ void label_one_by_one(const PseudoLabelArgs& args, const SeriesTile& 
   const Slots<1> slots{shared};
   const int32_t columns = tile.right - tile.left, pixels = columns * (tile.bottom - tile.top);
   for (int32_t i = threadIdx.x; i < pixels; i += kThreads) {
-    const Strip strip{tile.image, tile.top + i / columns, tile.left + i % columns};
+    const LabelStrip strip{{tile.top + i / columns, tile.left + i % columns}, tile.image};
     mean_probability<1, 1, AnyLogits>(args, strip, slots);
   }
 }

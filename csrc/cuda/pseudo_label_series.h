@@ -44,8 +44,8 @@ __host__ __device__ inline int32_t series_floats(int scales, int threads, int32_
 
 struct SeriesKernel {
   void (*kernel)(SeriesArgs);
-  int scales, classes;                  // at the most
-  int threads, columns, strips, pitch;  // of a block; pixels across and strips of rows; floats of an element
+  int scales, classes;                       // at the most
+  int threads, columns, strips_down, pitch;  // of a block; its pixels across and strips down; floats of an element
 };
 
 const SeriesKernel& find_series_of_one(int classes);

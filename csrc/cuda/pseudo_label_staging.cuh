@@ -90,11 +90,11 @@ struct SeriesRows {
       if (s >= args.labels.scale_count) break;
       const SeriesAxis& axis = args.rows[s];
       for (int32_t r = threadIdx.x; r < tile.bottom - tile.top; r += blockDim.x) {
-        const int32_t y = tile.top + r, strip = y - r % args.strip_rows;
+        const int32_t y = tile.top + r, strip_top = y - r % args.strip_rows;
         const Sample sample = axis.sample(y);
         const bool before = axis.before(y);
         const int32_t first = before ? 0 : axis.first_output(sample.low);
-        const bool begins = (y - (first > strip ? first : strip)) % kLongestSeries == 0;
+        const bool begins = (y - (first > strip_top ? first : strip_top)) % kLongestSeries == 0;
         code[s * rows + r] = begins ? sample.low - windows.row[s] : ~(sample.low - windows.row[s]);
         fraction[s * rows + r] = sample.fraction;
         step[s * rows + r] = before ? 0 : static_cast<float>(axis.scale) * axis.inverse;
@@ -130,12 +130,12 @@ __device__ float read_classes(const Bits* logits, ElementType type, int32_t plan
 // Makes log2 of powers of them; whether any is hidden.
 template <int kOwn, int kCount>
 __device__ bool finish_classes(float (&values)[kCount], float highest, int first, int classes) {
-  const float shift = -highest * kLog2OfE;  // its rounding is the same for all classes
+  const float shift = -highest * kLog2E;  // its rounding is the same for all classes
   bool any_hidden = false;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
     const bool real = first + i < classes;
-    const float value = fmaf(values[i], kLog2OfE, shift);
+    const float value = fmaf(values[i], kLog2E, shift);
     const bool hidden = value < kDeep;
     any_hidden |= hidden && real;
     values[i] = !real || (hidden && value > kMinusInfinity) ? kHidden : value;

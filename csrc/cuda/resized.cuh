@@ -3,13 +3,15 @@
 #pragma once
 
 #include "../common/bilinear.h"
+#include "../common/log2.h"
 #include "kernel.cuh"
 
 namespace maskmatch::cuda {
 
-constexpr float kLog2OfE = 1.44269504f;
-constexpr float kLn2 = 0.693147181f;
-constexpr float kLowest = -3e38f;  // the maximum of nothing
+// The pixels of one column, one below the other, that a thread takes together; the first one's place.
+struct Strip {
+  int32_t row, column;
+};
 
 // Logits whose type is known when the kernel runs alone; reads as a pointer does.
 struct AnyLogits {
@@ -48,7 +50,7 @@ struct Column {
 
   __device__ float between(Logits left) const {
     const float value = to_float(left[0]);
-    return kLog2OfE * (value + fraction * (to_float(left[right]) - value));
+    return kLog2E * (value + fraction * (to_float(left[right]) - value));
   }
 
   // Classes first, first + 1, ... between input row `low` and the next; those past the last class are lowest.

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from maskmatch.ops import patch_mask
-from maskmatch.ops.patch_mask import IMAGENET_MEAN, IMAGENET_STD
+from maskmatch.ops import IMAGENET_MEAN, IMAGENET_STD, patch_mask
 
 
 class PatchMask(nn.Module):

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from maskmatch.ops import _library, reference
-
-BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
-"""What `use_backend` and MASKMATCH_BACKEND take; `auto` is compiled code, then Triton, then the reference."""
+from maskmatch.ops import _library
 
 OPERATORS = ("patch_mask", "multiscale_pseudo_label", "upsample_cross_entropy")
-_DEVICE = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}
+_device_of = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}
+"""Of each backend but the reference; `auto` is compiled code, then Triton, then the reference."""
 
-_implementations: dict[tuple[str, str], Callable[..., Any]] = {
-    ("reference", operator): getattr(reference, operator) for operator in OPERATORS
-}
+_implementations: dict[tuple[str, str], Callable[..., Any]] = {}
+_problems: dict[str, str] = {}
 _warned = False
 
 
 def register(backend: str, operator: str, function: Callable[..., Any]) -> None:
-    """Offer a backend's form of an operator, with the arguments and results of the reference's."""
+    """Offer a backend's form of an operator; forms of one operator have the same arguments and results."""
     _implementations[backend, operator] = function
 
 
@@ -37,9 +35,29 @@ def register_compiled(operator: str, function: Callable[..., Any]) -> None:
             register(backend, operator, function)
 
 
+def cannot_run(backend: str, problem: str) -> None:
+    """Say why a backend offers nothing here."""
+    _problems[backend] = problem
+
+
+@contextmanager
+def extra_backend(name: str, device: str, implementations: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """For a block, offers a backend from outside the package, by operator, and chooses it; `auto` never does."""
+    global _device_of, _implementations
+    before = _device_of, _implementations
+    _device_of = _device_of | {name: device}
+    _implementations = _implementations | {(name, operator): form for operator, form in implementations.items()}
+    try:
+        with use_backend(name):
+            yield
+    finally:
+        _device_of, _implementations = before
+
+
 def _check(name: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    names = ("auto", "reference", *_device_of)
+    if name not in names:
+        raise ValueError(f"backend must be one of {', '.join(names)}, got {name!r}")
     return name
 
 
@@ -71,14 +89,19 @@ class use_backend:  # noqa: N801 - reads as a statement and as `with use_backend
         _chosen = self._previous
 
 
+def _why() -> dict[str, str]:
+    """Of each backend that cannot be used, why not."""
+    return {name: problem for name, problem in _library.problems.items() if problem} | _problems
+
+
 def _why_not(backend: str) -> str:
-    return _library.problems.get(backend) or "the package was installed without it"
+    return _why().get(backend, "the package was installed without it")
 
 
 def available() -> tuple[str, ...]:
     """The backends that can be used here, `reference` first."""
     offered = {backend for backend, _ in _implementations}
-    return tuple(name for name in BACKENDS if name in offered)
+    return tuple(name for name in ("reference", *_device_of) if name in offered)
 
 
 def implementation(operator: str, tensor: Tensor) -> Callable[..., Any]:
@@ -87,7 +110,7 @@ def implementation(operator: str, tensor: Tensor) -> Callable[..., Any]:
     if _chosen == "auto":
         if tensor.dtype != torch.float64:
             for backend in ("cpp", "cuda", "triton"):
-                if _DEVICE[backend] == device and (backend, operator) in _implementations:
+                if _device_of[backend] == device and (backend, operator) in _implementations:
                     if backend == "triton" and device in _library.refused:
                         _warn_once(operator, device, backend)
                     return _implementations[backend, operator]
@@ -97,8 +120,8 @@ def implementation(operator: str, tensor: Tensor) -> Callable[..., Any]:
         raise RuntimeError(f"backend {_chosen} has no {operator}: {_why_not(_chosen)}")
     if _chosen != "reference":
         interpreted = _chosen == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
-        if device != _DEVICE[_chosen] and not interpreted:
-            raise ValueError(f"backend {_chosen} takes tensors on {_DEVICE[_chosen]}, got {tensor.device}")
+        if device != _device_of[_chosen] and not interpreted:
+            raise ValueError(f"backend {_chosen} takes tensors on {_device_of[_chosen]}, got {tensor.device}")
         if tensor.dtype == torch.float64:
             raise TypeError(f"backend {_chosen} takes fp16, bf16 and fp32, got {tensor.dtype}; fp64 is the reference's")
     return _implementations[_chosen, operator]
@@ -132,7 +155,7 @@ def info() -> dict[str, Any]:
     return {
         "backend": _chosen,
         "available": list(available()),
-        "problems": {name: problem for name, problem in _library.problems.items() if problem},
+        "problems": _why(),
         "instruction_sets": sets,
         "instruction_set": chosen,
         "cuda_architectures": architectures,
@@ -146,6 +169,6 @@ def current_backend(device: torch.device) -> str:
         return _chosen
     offered = available()
     return next(
-        (name for name in ("cpp", "cuda", "triton") if _DEVICE[name] == device.type and name in offered),
+        (name for name in ("cpp", "cuda", "triton") if _device_of[name] == device.type and name in offered),
         "reference",
     )

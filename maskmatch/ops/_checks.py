@@ -81,6 +81,17 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def check_bool(name: str, value: object) -> None:
+def check_bool(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def check_labels(target: Tensor, classes: int, ignore_index: int) -> None:
+    """Raises on the CPU; elsewhere and in a compiled graph gather's own check must do, as this one would wait."""
+    if target.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
+    if wrong.any():
+        value = target[wrong][0].item()
+        raise RuntimeError(f"target must hold classes 0 to {classes - 1} or ignore_index {ignore_index}, got {value}")

@@ -7,7 +7,7 @@ csrc/library.cpp. fp16 and bf16 are computed in fp32, fp64 in fp64.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -116,7 +116,7 @@ def patch_mask(
     output = torch.where(spread_grid(grid, patch_size, height, width), filled, normalised)
     if images.dtype != torch.uint8:
         output = output.to(images.dtype)
-    return output.contiguous(memory_format=memory_format(images)), grid
+    return output, grid
 
 
 def spread_grid(grid: Tensor, patch_size: int, height: int, width: int) -> Tensor:
@@ -124,12 +124,6 @@ def spread_grid(grid: Tensor, patch_size: int, height: int, width: int) -> Tenso
     row = torch.arange(height, device=grid.device) // patch_size
     column = torch.arange(width, device=grid.device) // patch_size
     return grid[:, row][:, :, column][:, None]
-
-
-def memory_format(images: Tensor) -> torch.memory_format:
-    """The layout of patch_mask's output: channels-last for channels-last images, else contiguous."""
-    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _resize(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
@@ -171,17 +165,12 @@ def upsample_cross_entropy(
     label_smoothing: float,
     align_corners: bool,
     per_pixel: bool,
-    divisor_of: Callable[[Tensor], Tensor | float] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The summed (or every pixel's) loss, and int64 [2]: non-ignored pixels, confident ones among them.
-
-    The sum is divided by what `divisor_of` makes of these counts.
-    """
+    """The summed (or every pixel's) loss, and int64 [2]: non-ignored pixels, confident ones among them."""
     height, width = target.shape[-2:]
     classes = logits.shape[1]
     log_probability = _resize(logits, height, width, align_corners).log_softmax(dim=1)
     valid = target != ignore_index
-    check_labels(target, valid, classes, ignore_index)
     index = torch.where(valid, target, 0).long()
     loss = -log_probability.gather(1, index[:, None])[:, 0]
     if class_weight is not None:
@@ -194,15 +183,4 @@ def upsample_cross_entropy(
         loss = loss * pixel_weight
     loss = torch.where(keep, loss, 0)
     counts = torch.stack([valid.sum(), keep.sum()])
-    loss = loss if per_pixel else loss.sum()
-    return loss if divisor_of is None else loss / divisor_of(counts), counts
-
-
-def check_labels(target: Tensor, valid: Tensor, classes: int, ignore_index: int) -> None:
-    """Raises on the CPU; elsewhere and in a compiled graph gather's own check must do, as this one would wait."""
-    if target.device.type != "cpu" or torch.compiler.is_compiling():
-        return
-    wrong = valid & ((target < 0) | (target >= classes))
-    if wrong.any():
-        value = target[wrong][0].item()
-        raise RuntimeError(f"target must hold classes 0 to {classes - 1} or ignore_index {ignore_index}, got {value}")
+    return loss if per_pixel else loss.sum(), counts

@@ -1,11 +1,10 @@
 """Mistakes made on purpose in the CUDA kernels, each of which the checks below must catch.
 
-`python tests/csrc/mutants.py` builds every mutant for the emulator and says what caught it.
+`python -m tests.csrc.mutants` builds every mutant for the emulator and says what caught it.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,7 @@ from pathlib import Path
 import torch
 
 from maskmatch.ops import reference
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
-import emulated
+from tools.emulator import emulated
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ MUTANTS = [
     Mutant("flips ignored", "pseudo_label_series_of_three",
            "labels.scales[s].flipped ? labels.width - 1 - column : column", "column"),
     Mutant("series never begun anew", "pseudo_label_series_of_three",
-           "(first > strip ? first : strip)", "strip"),
+           "(first > strip_top ? first : strip_top)", "strip_top"),
     Mutant("series of rows before the first input", "pseudo_label_series_of_three",
            "before ? 0 : static_cast<float>(axis.scale)", "static_cast<float>(axis.scale)"),
     Mutant("barrier between the halves of the staging removed", "pseudo_label_series_of_three",
@@ -65,7 +62,7 @@ MUTANTS = [
     Mutant("a barrier that some threads skip", "upsample_cross_entropy",
            "if (!__syncthreads_or(pixels.any)) continue;", "if (!pixels.any) continue;"),
     Mutant("weights of the two columns swapped", "upsample_cross_entropy",
-           "(i < item + middle ? fraction : 1 - fraction)", "(i < item + middle ? 1 - fraction : fraction)"),
+           "(i < left + middle ? fraction : 1 - fraction)", "(i < left + middle ? 1 - fraction : fraction)"),
     Mutant("last column of a tile forgotten", "upsample_cross_entropy",
            "thread <= x_end - x_first", "thread < x_end - x_first"),
     Mutant("pixels between tiles counted twice", "upsample_cross_entropy",
@@ -76,6 +73,8 @@ MUTANTS = [
 
 # Those that include others first.
 HEADERS = (
+    "cross_entropy_gradient.cuh",
+    "cross_entropy_strip.cuh",
     "cross_entropy_sums.cuh",
     "cross_entropy_tile.cuh",
     "pseudo_label_series.cuh",
@@ -90,7 +89,8 @@ def source_of(kernel: str) -> str:
     folder = emulated.CSRC / "cuda"
     source = (folder / f"{kernel}.cu").read_text()
     for header in HEADERS:
-        source = source.replace(f'#include "{header}"', (folder / header).read_text().replace("#pragma once", ""))
+        line, text = f'#include "{header}"', (folder / header).read_text().replace("#pragma once", "")
+        source = source.replace(line, text, 1).replace(line, "")
     return source
 
 

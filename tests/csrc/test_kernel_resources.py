@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tools.emulator import emulated
+
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
-sys.path.insert(0, str(CSRC / "emulator"))
-import emulated  # noqa: E402
 
 pytestmark = pytest.mark.slow
 FLAGS = ["-O3", "-DNDEBUG", "-std=c++17", "--ftz=true"]
@@ -58,7 +57,9 @@ class Usage:
     @property
     def name(self) -> str:
         """With template arguments."""
-        found = re.search(r"(\w+(<.*>)?)\(", re.sub(r"maskmatch::cuda::|[(]anonymous namespace[)]::", "", self.kernel))
+        found = re.search(
+            r"(\w+(<.*>)?)\(", re.sub(r"maskmatch::(?:cuda::)?|[(]anonymous namespace[)]::", "", self.kernel)
+        )
         assert found, self.kernel
         return found[1].replace("(LossMode)", "LossMode ")
 

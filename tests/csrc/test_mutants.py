@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import mutants
-from mutants import MUTANTS, Mutant, emulated
+from tests.csrc import mutants
+from tests.csrc.mutants import MUTANTS, Mutant, emulated
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulated.compiler() is None, reason="no C++ compiler")]
 

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import mutants
+from tests.csrc import mutants
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(mutants.emulated.compiler() is None, reason="no C++ compiler")]
 
-CHECK = "import mutants; mutants.check(mutants.emulated.load('sanitized'))"
+ROOT = str(Path(__file__).resolve().parents[2])
+CHECK = "from tests.csrc import mutants; mutants.check(mutants.emulated.load('sanitized'))"
 CHECK_MUTANT = """
-import mutants, pathlib, sys
+import pathlib, sys
+from tests.csrc import mutants
 mutant = next(mutant for mutant in mutants.MUTANTS if mutant.name == "last elements not checked")
 mutants.check(mutants.build(mutant, pathlib.Path(sys.argv[1]), "sanitized"))
 """
@@ -35,7 +36,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), ROOT])),
     }
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tools.emulator import emulated
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "csrc" / "emulator"))
-import emulated  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulated.compiler() is None, reason="no C++ compiler")]
 
 # The emulator knows nothing of torch; its stand-in for the types of the CUDA runtime is enough for host code.
-SOURCES = sorted(path for path in (ROOT / "csrc").rglob("*.cpp") if "emulator" not in path.parts)
-CUDA_RUNTIME = ROOT / "csrc" / "emulator" / "include"
+SOURCES = sorted((ROOT / "csrc").rglob("*.cpp"))
+CUDA_RUNTIME = emulated.EMULATOR / "include"
 
 
 def compile_against(headers: Path, sources: list[Path]) -> subprocess.CompletedProcess[str]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
 from maskmatch.ops import info, use_backend
 from maskmatch.ops.triton import INTERPRETED
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
-import emulated
+from tools.emulator import emulated
 
 BACKENDS = ["reference", "cpp-default", "cpp-avx2", "cpp-avx512", "cuda", "triton"]
 # The CUDA kernels run on the CPU, the threads and blocks in ascending order and in orders shuffled by a seed.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
 
 from maskmatch.ops import multiscale_pseudo_label, use_backend
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc" / "emulator"))
-import emulated
+from tools.emulator import emulated
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(emulated.compiler() is None, reason="no C++ compiler")]
 MODEST, LEAST, H200 = range(3)  # emulator.h's devices

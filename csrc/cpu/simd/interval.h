@@ -2,12 +2,12 @@
 // that a class of a row of pixels costs one multiply-add and one exponential, and a class that cannot matter, nothing.
 #pragma once
 
+#include "../../common/log2.h"
 #include "columns.h"
 
 namespace maskmatch {
 namespace MASKMATCH_ISA {
 
-constexpr float kLog2E = 1.44269504f;
 constexpr int64_t kMaxClasses = 256;
 
 // The wanted classes, in rising order, and their number.

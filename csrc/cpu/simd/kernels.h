@@ -5,6 +5,8 @@
 
 #include <stdint.h>
 
+#include "../../common/loss_args.h"
+
 namespace maskmatch {
 
 // One axis of a bilinear resize: output i reads low[i] and high[i] with weights 1 - fraction[i] and fraction[i].
@@ -42,8 +44,6 @@ struct PseudoLabelArgs {
   float* confidence;  // [N, height, width]
 };
 
-enum class LossMode { kLoss, kLossAndGradient, kGradient };
-
 // What a task of the loss found.
 struct LossTotals {
   double loss;
@@ -51,29 +51,13 @@ struct LossTotals {
   int64_t invalid_pixel;  // an index into target that holds neither a class nor ignore_index, or -1
 };
 
-struct CrossEntropyArgs {
-  LossMode mode;
-  const float* logits;  // [N, C, input_height, input_width]
-  int64_t classes, input_height, input_width, height, width;
-  Axis rows, columns;
+struct CrossEntropyArgs : LossArgs<Axis, LossTotals> {  // totals: [N * bands]
+  int64_t input_height, input_width, height, width;
   const int32_t* first_row;  // [input_height + 1], the first output row that reads input row i as its low one
   int64_t band;              // input rows a task
   int64_t bands;             // tasks an image
-  const void* target;        // [N, height, width]
-  bool target_is_uint8;
-  int64_t ignore_index;
-  const float* confidence;  // [N, height, width] or null
-  float threshold;
-  const float* pixel_weight;  // [N, height, width] or null
-  const float* class_weight;  // [C] or null
-  float class_weight_sum;     // C without weights
-  float label_smoothing;
-  const float* grad_output;  // [N, height, width], kGradient only
-  float* log_sum;            // [N, height, width] of log sum exp; read by kGradient, written by others or null
-  float* pixel_loss;         // [N, height, width] or null
-  float* gradient;           // [N, C, input_height, input_width] or null
+  float class_weight_sum;    // C without weights
   float* carry;              // [N * bands, C, input_width], a band's share of the next band's first row
-  LossTotals* totals;        // [N * bands]
 };
 
 struct Kernels {

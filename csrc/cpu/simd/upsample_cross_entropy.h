@@ -1,8 +1,8 @@
 // Cross-entropy of upsampled logits and its gradient, for a band of input rows.
 //
-// A band is walked in tiles of kLanes columns, a tile in intervals between two input rows. Powers of up to kRows rows
-// stay in the first-level cache until their sums over the rows, all of them added up to those of the interval above,
-// are spread, once, to the tile's input columns.
+// A band is walked in tiles of kLanes columns, a tile in intervals between two input rows. Powers of up to
+// kRowsTogether rows stay in the first-level cache until their sums over the rows, all of them added up to those of the
+// interval above, are spread, once, to the tile's input columns.
 #pragma once
 
 #include "interval.h"
@@ -10,8 +10,7 @@
 namespace maskmatch {
 namespace MASKMATCH_ISA {
 
-constexpr float kLn2 = 0.693147181f;
-constexpr int64_t kRows = 8;
+constexpr int64_t kRowsTogether = 8;
 
 // What kLanes pixels of one row are to count.
 struct Pixels {
@@ -21,7 +20,7 @@ struct Pixels {
 };
 
 // The pixels' coefficients in dl/dz_c = scale * power_c - [c = label] * target - v_c * smooth.
-struct Slope {
+struct Slopes {
   Floats scale, target, smooth;
 };
 
@@ -30,11 +29,11 @@ struct Row {
   Pixels pixels;
   int64_t first;  // index of its first pixel
   Floats fraction;
-  Slope slope;
+  Slopes slopes;
 };
 
 // What a tile's pixels give to one input row, before it is spread to the columns.
-struct Slopes {
+struct Given {
   Floats* sum;                  // [C], where used
   bool used[kMaxClasses] = {};  // [C]
 };
@@ -43,9 +42,9 @@ struct Slopes {
 struct LossTile {
   Interval interval;
   Floats weighted_top, weighted_step;  // sums over the classes by class weight, for label smoothing
-  Row rows[kRows];                     // those that count
-  Floats* power;                       // [kRows, C]
-  Slopes slopes[2], *upper, *lower;    // for the input rows of the interval
+  Row rows[kRowsTogether];             // those that count
+  Floats* power;                       // [kRowsTogether, C]
+  Given given[2], *upper, *lower;      // for the input rows of the interval
   Columns columns;
   Spread spread;
   int64_t x, count;  // first column, columns
@@ -54,14 +53,14 @@ struct LossTile {
   int64_t invalid_pixel;
 
   static int64_t scratch(const CrossEntropyArgs& args) {
-    const int64_t rows = args.mode == LossMode::kLoss ? 0 : kRows + 2;
+    const int64_t rows = args.mode == LossMode::kLoss ? 0 : kRowsTogether + 2;
     return Interval::scratch(args.classes) + rows * args.classes * kLanes;
   }
 
-  LossTile(const CrossEntropyArgs& args, float* scratch) : upper(&slopes[0]), lower(&slopes[1]), invalid_pixel(-1) {
+  LossTile(const CrossEntropyArgs& args, float* scratch) : upper(&given[0]), lower(&given[1]), invalid_pixel(-1) {
     interval.place(scratch, args.classes);
     power = reinterpret_cast<Floats*>(scratch + Interval::scratch(args.classes));
-    upper->sum = power + kRows * args.classes;
+    upper->sum = power + kRowsTogether * args.classes;
     lower->sum = upper->sum + args.classes;
   }
 };
@@ -171,17 +170,17 @@ MASKMATCH_INLINE void add_loss(const CrossEntropyArgs& args, LossTile& tile, con
   if (args.log_sum) store_some(args.log_sum + row.first, (interval.bound + log_sum) * kLn2, tile.count);
 }
 
-// Leaves in `power` the slopes of a row divided by slope.scale, so that one multiplication is left to do.
-MASKMATCH_INLINE Slope slope_of(const CrossEntropyArgs& args, const Pixels& pixels, Floats class_weight, Floats sum,
-                                Floats* power) {
-  Slope slope;
-  slope.target = pixels.weight * class_weight * (1.0f - args.label_smoothing);
-  slope.smooth = pixels.weight * (args.label_smoothing / args.classes);
-  slope.scale = (slope.target + slope.smooth * args.class_weight_sum) / sum;
-  const Floats share = slope.scale != 0.0f ? slope.target / slope.scale : splat(0.0f);
+// Leaves in `power` the slopes of a row divided by slopes.scale, so that one multiplication is left to do.
+MASKMATCH_INLINE Slopes slopes_of(const CrossEntropyArgs& args, const Pixels& pixels, Floats class_weight, Floats sum,
+                                  Floats* power) {
+  Slopes slopes;
+  slopes.target = pixels.weight * class_weight * (1.0f - args.label_smoothing);
+  slopes.smooth = pixels.weight * (args.label_smoothing / args.classes);
+  slopes.scale = (slopes.target + slopes.smooth * args.class_weight_sum) / sum;
+  const Floats share = slopes.scale != 0.0f ? slopes.target / slopes.scale : splat(0.0f);
   float* values = reinterpret_cast<float*>(power);
   for (int i = 0; i < kLanes; ++i) values[pixels.label[i] * kLanes + i] -= share[i];
-  return slope;
+  return slopes;
 }
 
 MASKMATCH_INLINE void walk_row(const CrossEntropyArgs& args, LossTile& tile, Row& row, Floats* power) {
@@ -191,11 +190,11 @@ MASKMATCH_INLINE void walk_row(const CrossEntropyArgs& args, LossTile& tile, Row
     // The powers are the probabilities; a pixel that is not kept has no log_sum.
     const Floats log_sum = load_some(args.log_sum + row.first, tile.count) * kLog2E - tile.interval.bound;
     add_powers(tile.interval, row.fraction, row.pixels.keep ? log_sum : splat(1e30f), store);
-    row.slope = slope_of(args, row.pixels, class_weight, splat(1.0f), power);
+    row.slopes = slopes_of(args, row.pixels, class_weight, splat(1.0f), power);
   } else if (args.mode == LossMode::kLossAndGradient) {
     const PowerSum powers = sum_powers(tile.interval, row.fraction, store);
     add_loss(args, tile, row, class_weight, powers);
-    row.slope = slope_of(args, row.pixels, class_weight, powers.sum, power);
+    row.slopes = slopes_of(args, row.pixels, class_weight, powers.sum, power);
   } else {
     const auto pass = [](int64_t, Floats value) { return value; };
     add_loss(args, tile, row, class_weight, sum_powers(tile.interval, row.fraction, pass));
@@ -204,13 +203,13 @@ MASKMATCH_INLINE void walk_row(const CrossEntropyArgs& args, LossTile& tile, Row
 
 // Adds up the rows' slopes by what each gives to the input rows above and below.
 MASKMATCH_INLINE void add_slopes(const CrossEntropyArgs& args, LossTile& tile, int64_t count) {
-  Floats to_upper[kRows], to_lower[kRows], smooth_upper = splat(0.0f), smooth_lower = splat(0.0f);
+  Floats to_upper[kRowsTogether], to_lower[kRowsTogether], smooth_upper = splat(0.0f), smooth_lower = splat(0.0f);
   for (int64_t r = 0; r < count; ++r) {
     const Row& row = tile.rows[r];
-    to_lower[r] = row.slope.scale * row.fraction;
-    to_upper[r] = row.slope.scale - to_lower[r];
-    smooth_lower += row.slope.smooth * row.fraction;
-    smooth_upper += row.slope.smooth * (1.0f - row.fraction);
+    to_lower[r] = row.slopes.scale * row.fraction;
+    to_upper[r] = row.slopes.scale - to_lower[r];
+    smooth_lower += row.slopes.smooth * row.fraction;
+    smooth_upper += row.slopes.smooth * (1.0f - row.fraction);
   }
   for (int64_t k = 0; k < tile.interval.count; ++k) {
     const int64_t c = tile.interval.kept[k];
@@ -235,7 +234,7 @@ MASKMATCH_INLINE void spread_upper(const CrossEntropyArgs& args, LossTile& tile,
                row + c * class_stride);
     tile.upper->used[c] = false;
   }
-  Slopes* const done = tile.upper;
+  Given* const done = tile.upper;
   tile.upper = tile.lower;
   tile.lower = done;
 }
@@ -259,15 +258,15 @@ MASKMATCH_INLINE void enter(const CrossEntropyArgs& args, LossTile& tile, const 
 MASKMATCH_INLINE void walk_tile(const CrossEntropyArgs& args, LossTile& tile, int64_t image, int64_t begin, int64_t end,
                                 float* carry) {
   const int64_t classes = args.classes, plane = args.input_height * args.input_width;
-  const float* logits = args.logits + image * classes * plane;
-  float* gradient = args.gradient ? args.gradient + image * classes * plane : nullptr;
+  const float* logits = static_cast<const float*>(args.logits) + image * classes * plane;
+  float* gradient = args.gradient ? static_cast<float*>(args.gradient) + image * classes * plane : nullptr;
   tile.columns = columns_at(args.columns, tile.x, args.input_width);
   if (gradient) prepare_spread(tile.columns, tile.spread);
   int64_t entered = -1;
   for (int64_t low = begin; low < end; ++low) {
-    for (int64_t y = args.first_row[low]; y < args.first_row[low + 1]; y += kRows) {
+    for (int64_t y = args.first_row[low]; y < args.first_row[low + 1]; y += kRowsTogether) {
       const int64_t left = args.first_row[low + 1] - y;
-      const int64_t count = read_rows(args, image, y, left < kRows ? left : kRows, tile);
+      const int64_t count = read_rows(args, image, y, left < kRowsTogether ? left : kRowsTogether, tile);
       if (count == 0) continue;
       if (entered != low) enter(args, tile, logits, low, entered >= 0 && entered == low - 1);
       entered = low;
@@ -299,9 +298,8 @@ static void cross_entropy(const CrossEntropyArgs& args, int64_t task, float* scr
   if (args.gradient) {
     carry = args.carry + task * classes * args.input_width;
     clear(carry, classes * args.input_width);
-    for (int64_t c = 0; c < classes; ++c) {
-      clear(args.gradient + (image * classes + c) * plane + begin * args.input_width, (end - begin) * args.input_width);
-    }
+    float* const band = static_cast<float*>(args.gradient) + image * classes * plane + begin * args.input_width;
+    for (int64_t c = 0; c < classes; ++c) clear(band + c * plane, (end - begin) * args.input_width);
   }
   LossTile tile(args, scratch);
   LossTotals totals{0, 0, 0, -1};

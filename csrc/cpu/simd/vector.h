@@ -158,7 +158,6 @@ MASKMATCH_INLINE Floats reduce(int64_t count, Floats start, const Combine& combi
 // A NaN in b is passed over: it reaches the sum of powers instead.
 MASKMATCH_INLINE Floats larger(Floats a, Floats b) { return b > a ? b : a; }
 MASKMATCH_INLINE Floats plus(Floats a, Floats b) { return a + b; }
-constexpr float kLowest = -3e38f;
 
 // log2 of normal positive numbers (a NaN stays one): the exponent, and an atanh series in (m - 1) / (m + 1) for the
 // mantissa m of [1/sqrt 2, sqrt 2], |argument| < 0.172, within 2e-7.

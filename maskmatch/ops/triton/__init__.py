@@ -11,7 +11,7 @@ import os
 
 import torch
 
-from maskmatch.ops import _backend, _library
+from maskmatch.ops import _backend
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels are interpreted, on any device's tensors, instead of compiled."""
@@ -28,8 +28,9 @@ def _problem() -> str | None:
     return None
 
 
-_library.problems["triton"] = _problem()
-if _library.problems["triton"] is None:
+if problem := _problem():
+    _backend.cannot_run("triton", problem)
+else:
     for operator in _backend.OPERATORS:
         kernels = importlib.import_module(f"{__name__}.{operator}")
         _backend.register("triton", operator, kernels.run)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maskmatch.ops.multiscale_pseudo_label import attach
+from maskmatch.ops._multiscale_pseudo_label import attach
 from maskmatch.ops.triton._sampling import index_type, on_device_of, resized_tile, tile_shape
 
 _RUNTIME = ("weights", "strides", "input_heights", "input_widths", "classes", "height", "width")

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maskmatch.ops.patch_mask import attach
+from maskmatch.ops._patch_mask import attach, memory_format
 from maskmatch.ops.philox import PATCH_MASK_DOMAIN
-from maskmatch.ops.reference import KEY_STREAM, OFFSET_STREAM, hidden_patches, memory_format
+from maskmatch.ops.reference import KEY_STREAM, OFFSET_STREAM, hidden_patches
 from maskmatch.ops.triton._sampling import on_device_of
 
 _BLOCK = 1024

@@ -7,12 +7,15 @@ added by two programs: no atomics, and the same bits every time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from maskmatch.ops import _upsample_cross_entropy_op, reference
+from maskmatch.ops._checks import check_labels
+from maskmatch.ops._upsample_cross_entropy import LossInputs, attach
 from maskmatch.ops.triton._sampling import (
     blend,
     blended_columns,
@@ -232,6 +235,17 @@ def _sum_steps(values, STEPS: tl.constexpr):
     return tl.sum(tl.reshape(values, [values.shape[0], values.shape[1] // STEPS, STEPS]), axis=2)
 
 
+def _dense(inputs: LossInputs) -> LossInputs:
+    """With contiguous maps; the logits' strides are the kernels' own arguments."""
+    return replace(
+        inputs,
+        target=inputs.target.contiguous(),
+        confidence=_contiguous(inputs.confidence),
+        pixel_weight=_contiguous(inputs.pixel_weight),
+        class_weight=_contiguous(inputs.class_weight),
+    )
+
+
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
@@ -253,10 +267,11 @@ def upsample_cross_entropy(
     """Loss, counts and what the backward needs, as csrc/library.cpp describes them."""
     count, classes, input_height, input_width = logits.shape
     height, width = target.shape[-2:]
-    if logits.device.type == "cpu":
-        reference.check_labels(target, target != ignore_index, classes, ignore_index)
-    target, confidence = target.contiguous(), _contiguous(confidence)
-    pixel_weight, class_weight = _contiguous(pixel_weight), _contiguous(class_weight)
+    check_labels(target, classes, ignore_index)
+    inputs = _dense(LossInputs(
+        logits, target, confidence, threshold, pixel_weight, class_weight,
+        ignore_index, label_smoothing, align_corners, per_pixel,
+    ))  # fmt: skip
     block_classes, block_pixels = tile_shape(classes)
     programs = count * height * triton.cdiv(width, block_pixels)
     pixel_loss = logits.new_empty(target.shape, dtype=torch.float32) if per_pixel else None
@@ -266,8 +281,8 @@ def upsample_cross_entropy(
     if programs:
         with on_device_of(logits):
             loss_kernel[(programs,)](
-                logits, target, confidence, pixel_weight, class_weight, pixel_loss, log_sum, partial_loss,
-                partial_counts, *logits.stride(), classes, input_height, input_width, height, width,
+                logits, inputs.target, inputs.confidence, inputs.pixel_weight, inputs.class_weight, pixel_loss, log_sum,
+                partial_loss, partial_counts, *logits.stride(), classes, input_height, input_width, height, width,
                 threshold, ignore_index, label_smoothing, label_smoothing > 0, align_corners,
                 index_type(logits, width), block_classes, block_pixels,
                 debug=True, sanitize_overflow=False,
@@ -275,15 +290,8 @@ def upsample_cross_entropy(
     counts = partial_counts.sum(dim=1)
     loss = partial_loss.sum(dtype=torch.float64).float() if pixel_loss is None else pixel_loss
     if log_sum is None:
-        saved = logits.new_empty(0, dtype=torch.float32)
-    elif per_pixel:
-        saved = log_sum
-    else:
-        saved = _gradient(
-            logits, target, log_sum, None, confidence, threshold, pixel_weight, class_weight,
-            ignore_index, label_smoothing, align_corners,
-        )  # fmt: skip
-    return loss, counts, saved
+        return loss, counts, logits.new_empty(0, dtype=torch.float32)
+    return loss, counts, log_sum if per_pixel else _gradient(inputs, log_sum, None)
 
 
 @torch.library.custom_op("maskmatch_triton::upsample_cross_entropy_backward", mutates_args=())
@@ -301,28 +309,18 @@ def upsample_cross_entropy_backward(
     align_corners: bool,
 ) -> Tensor:
     """The gradient of the logits, in their dtype, from that of every pixel's loss."""
-    return _gradient(
-        logits, target.contiguous(), log_sum.contiguous(), grad_output.contiguous(), _contiguous(confidence), threshold,
-        _contiguous(pixel_weight), _contiguous(class_weight), ignore_index, label_smoothing, align_corners,
-    ).to(logits.dtype)  # fmt: skip
+    inputs = _dense(LossInputs(
+        logits, target, confidence, threshold, pixel_weight, class_weight,
+        ignore_index, label_smoothing, align_corners, per_pixel=True,
+    ))  # fmt: skip
+    return _gradient(inputs, log_sum.contiguous(), grad_output.contiguous()).to(logits.dtype)
 
 
-def _gradient(
-    logits: Tensor,
-    target: Tensor,
-    log_sum: Tensor,
-    grad_output: Tensor | None,
-    confidence: Tensor | None,
-    threshold: float,
-    pixel_weight: Tensor | None,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    align_corners: bool,
-) -> Tensor:
+def _gradient(inputs: LossInputs, log_sum: Tensor, grad_output: Tensor | None) -> Tensor:
     """fp32 [N, C, h, w]"""
+    logits = inputs.logits
     count, classes, input_height, input_width = logits.shape
-    height, width = target.shape[-2:]
+    height, width = inputs.target.shape[-2:]
     block_steps = min(_MAX_STEPS, triton.next_power_of_2(triton.cdiv(width, input_width)))
     block_columns = _PIXELS // block_steps
     block_classes = min(_CLASSES, triton.next_power_of_2(classes))
@@ -334,13 +332,13 @@ def _gradient(
     if programs:
         with on_device_of(logits):
             gradient_kernel[(programs,)](
-                gradient, logits, target, log_sum, grad_output, confidence, pixel_weight, class_weight,
-                *logits.stride(), classes, input_height, input_width, height, width,
-                threshold, ignore_index, label_smoothing, label_smoothing > 0, align_corners,
-                index_type(logits, width), _BAND, block_classes, block_columns, block_steps,
+                gradient, logits, inputs.target, log_sum, grad_output, inputs.confidence, inputs.pixel_weight,
+                inputs.class_weight, *logits.stride(), classes, input_height, input_width, height, width,
+                inputs.threshold, inputs.ignore_index, inputs.label_smoothing, inputs.label_smoothing > 0,
+                inputs.align_corners, index_type(logits, width), _BAND, block_classes, block_columns, block_steps,
                 maxnreg=200,  # it takes fewer; left alone, ptxas stops at 128 and spills
             )  # fmt: skip
     return gradient
 
 
-run = _upsample_cross_entropy_op.attach("maskmatch_triton")
+run = attach("maskmatch_triton")

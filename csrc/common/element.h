@@ -1,8 +1,8 @@
 // Element types, for host code and kernels.
 #pragma once
 
-namespace maskmatch::cuda {
+namespace maskmatch {
 
 enum class ElementType { kUint8, kFloat, kHalf, kBFloat16 };
 
-}  // namespace maskmatch::cuda
+}  // namespace maskmatch

@@ -1,4 +1,7 @@
-"""Pseudo-labels of a teacher that saw an image at several scales, without any full-resolution logits."""
+"""multiscale_pseudo_label: labels of a teacher that saw an image at several scales, without full-resolution logits.
+
+The function, its checks and its fake; it has no gradient.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from maskmatch.ops import _backend, _library
+from maskmatch.ops import _backend, _library, reference
 from maskmatch.ops._checks import MAX_SIDE, check_bool, check_choice, check_integer, check_logits
 
 AVERAGES = ("probability", "logit")
@@ -134,5 +137,6 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return run
 
 
+_backend.register("reference", "multiscale_pseudo_label", reference.multiscale_pseudo_label)
 if _library.problems["cpp"] is None:
     _backend.register_compiled("multiscale_pseudo_label", attach("maskmatch"))

@@ -11,10 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/forms.h"
-#include "../cuda/multiscale_pseudo_label.cuh"
-#include "../cuda/patch_mask.cuh"
-#include "../cuda/upsample_cross_entropy.cuh"
+#include "../../csrc/cuda/forms.h"
+#include "../../csrc/cuda/multiscale_pseudo_label.cuh"
+#include "../../csrc/cuda/patch_mask.cuh"
+#include "../../csrc/cuda/upsample_cross_entropy.cuh"
 #include "emulator.h"
 
 namespace py = pybind11;
@@ -145,7 +145,7 @@ void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray 
   args.counts = arrays.add<int64_t>(counts);
   std::vector<LossTotals> totals(loss_blocks(args));
   arrays.add(totals);
-  args.block_totals = totals.data();
+  args.totals = totals.data();
   arrays.run([&] { return launch_upsample_cross_entropy(args, nullptr); });
 }
 

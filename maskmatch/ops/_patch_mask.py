@@ -1,4 +1,4 @@
-"""Normalise images and hide patches of them, in one pass."""
+"""patch_mask: normalise images and hide patches of them, in one pass. The function, its checks, fake and autograd."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskmatch.ops import _backend, _library
+from maskmatch.ops import _backend, _library, reference
 from maskmatch.ops._checks import MAX_SIDE, check_choice, check_integer, check_number, check_sides, check_tensor
-from maskmatch.ops.reference import hidden_patches, memory_format, spread_grid
+from maskmatch.ops.reference import hidden_patches, spread_grid
 
 STRATEGIES = ("random", "block", "grid")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -53,11 +53,7 @@ def patch_mask(
     Raises:
         ValueError, TypeError: an argument of the wrong shape, dtype, device or range.
     """
-    check_tensor("images", images, "[N, C, H, W]", _IMAGE_DTYPES)
-    count, channels, height, width = images.shape
-    check_sides("images", images)
-    if channels < 1:
-        raise ValueError(f"images must have at least one channel, got {list(images.shape)}")
+    channels = _check_images(images)
     check_integer("patch_size", patch_size, 1, MAX_SIDE)
     ratio = check_number("mask_ratio", mask_ratio, 0, 1)
     check_choice("strategy", strategy, STRATEGIES)
@@ -67,17 +63,33 @@ def patch_mask(
     if isinstance(fill, (int, float)):
         fill = [fill] * channels
     fills = means if fill is None else _per_channel("fill", fill, channels)
+    seeds = _check_seeds(seeds, images, patch_size, mask_ratio)
+    implementation = _backend.implementation("patch_mask", images)
+    return implementation(images, patch_size, ratio, seeds, strategy, means, stds, fills)
 
+
+def _check_images(images: Tensor) -> int:
+    """The number of channels."""
+    check_tensor("images", images, "[N, C, H, W]", _IMAGE_DTYPES)
+    check_sides("images", images)
+    channels = images.shape[1]
+    if channels < 1:
+        raise ValueError(f"images must have at least one channel, got {list(images.shape)}")
+    return channels
+
+
+def _check_seeds(seeds: Tensor | None, images: Tensor, patch_size: int, mask_ratio: float) -> Tensor:
+    """One a sample; zeros where none are needed."""
+    count = images.shape[0]
     if seeds is None:
-        patches = ((height + patch_size - 1) // patch_size) * ((width + patch_size - 1) // patch_size)
-        if hidden_patches(patches, ratio) > 0:
+        rows, columns = _grid_size(images, patch_size)
+        if hidden_patches(rows * columns, mask_ratio) > 0:
             raise ValueError(f"seeds must be int64 [N] = [{count}] where mask_ratio is {mask_ratio}, got None")
         seeds = torch.zeros(count, dtype=torch.int64, device=images.device)
     check_tensor("seeds", seeds, "[N]", (torch.int64,), device=images.device)
     if seeds.shape[0] != count:
         raise ValueError(f"seeds must be [N] = [{count}], got {list(seeds.shape)}")
-    implementation = _backend.implementation("patch_mask", images)
-    return implementation(images, patch_size, ratio, seeds, strategy, means, stds, fills)
+    return seeds
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> list[float]:
@@ -88,18 +100,25 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> list[floa
     return [check_number(f"{name}[{i}]", value, -1e6, 1e6) for i, value in enumerate(values)]
 
 
+def _grid_size(images: Tensor, patch_size: int) -> tuple[int, int]:
+    height, width = images.shape[-2:]
+    return (height + patch_size - 1) // patch_size, (width + patch_size - 1) // patch_size
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """The layout of the output: channels-last for channels-last images, else contiguous."""
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
 def fake(images: Tensor, patch_size: int, *rest: Any) -> tuple[Tensor, Tensor]:
     """Shapes, dtypes and layouts of the results."""
     check_tensor("images", images, "[N, C, H, W]", _IMAGE_DTYPES)
     if patch_size < 1:
         raise ValueError(f"patch_size must be at least 1, got {patch_size}")
-    count, _, height, width = images.shape
     dtype = torch.float32 if images.dtype == torch.uint8 else images.dtype
     output = torch.empty_like(images, dtype=dtype, memory_format=memory_format(images))
-    return output, images.new_empty(
-        (count, (height + patch_size - 1) // patch_size, (width + patch_size - 1) // patch_size),
-        dtype=torch.bool,
-    )
+    return output, images.new_empty((images.shape[0], *_grid_size(images, patch_size)), dtype=torch.bool)
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -136,5 +155,12 @@ def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return run
 
 
+def _reference(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """The definition, in the layout of the images."""
+    output, grid = reference.patch_mask(images, *rest)
+    return output.contiguous(memory_format=memory_format(images)), grid
+
+
+_backend.register("reference", "patch_mask", _reference)
 if _library.problems["cpp"] is None:
     _backend.register_compiled("patch_mask", attach("maskmatch"))

@@ -13,32 +13,35 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskmatch.ops import _backend
-from maskmatch.ops.reference import hidden_patches, memory_format
+from maskmatch.ops._patch_mask import memory_format
+from maskmatch.ops._upsample_cross_entropy import Divisor, LossInputs
+from maskmatch.ops.reference import hidden_patches
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
-RUNTIME = [CSRC / "emulator" / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
+EMULATOR = Path(__file__).resolve().parent
+RUNTIME = [EMULATOR / f"{name}.cpp" for name in ("emulator", "memory", "bindings")]
+OWN = {*KERNELS, *RUNTIME}
 
 BUILD = ROOT / "build" / "emulator"
 NAME = "cuda-emulated"
 
 _COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wall", "-Wno-unknown-pragmas"]
-_COMMON += [f"-I{CSRC / 'emulator' / 'include'}", f"-I{CSRC / 'cuda'}"]
+_COMMON += [f"-I{EMULATOR / 'include'}", f"-I{CSRC / 'cuda'}"]
 _VARIANTS = {
     "checked": ["-O2", "-fsanitize=thread"],
     "profiled": ["-O2", "-g", "-fsanitize=thread"],
@@ -68,11 +71,12 @@ def objects(kernels: Sequence[Path], runtime: Sequence[Path], variant: str, fold
     jobs = [(source, ["-x", "c++", *_COMMON, *_VARIANTS[variant]]) for source in kernels]
     jobs += [(source, ["-O3", *_COMMON, *python]) for source in runtime]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda job: _compile(*job, BUILD if CSRC in job[0].parents else folder), jobs))
+        return list(pool.map(lambda job: _compile(job[0], job[1], BUILD if job[0] in OWN else folder), jobs))
 
 
 def _compile(source: Path, flags: list[str], folder: Path) -> Path:
-    headers = [path for path in sorted(CSRC.rglob("*")) if path.suffix in (".h", ".cuh") or path.name == "cassert"]
+    found = sorted([*CSRC.rglob("*"), *EMULATOR.rglob("*")])
+    headers = [path for path in found if path.suffix in (".h", ".cuh") or path.name == "cassert"]
     target = _kept([source, *headers], f"{source.stem}.o", flags, folder)
     if not target.exists():
         _make(target, [*flags, "-c", str(source)])
@@ -114,13 +118,7 @@ def backend(order: int = 0, variant: str | None = None) -> Iterator[Emulated]:
     """
     emulator = load(variant or os.environ.get("MASKMATCH_EMULATOR", "checked"))
     emulator.module.set_thread_order(order)
-    implementations = {(NAME, operator): getattr(emulator, operator) for operator in _backend.OPERATORS}
-    with (
-        mock.patch.object(_backend, "BACKENDS", (*_backend.BACKENDS, NAME)),
-        mock.patch.dict(_backend._DEVICE, {NAME: "cpu"}),
-        mock.patch.dict(_backend._implementations, implementations),
-        _backend.use_backend(NAME),
-    ):
+    with _backend.extra_backend(NAME, "cpu", emulator.forms()):
         yield emulator
 
 
@@ -191,10 +189,21 @@ class Emulated:
         )  # fmt: skip
         return label, confidence
 
-    def upsample_cross_entropy(self, logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        *inputs, divisor_of = rest if len(rest) == 10 else (*rest, None)
-        loss, counts = _CrossEntropy.apply(self.module, logits, *inputs)
-        return loss if divisor_of is None else loss / divisor_of(counts), counts
+    def upsample_cross_entropy(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        return _CrossEntropy.apply(self.module, *inputs)
+
+    def forms(self) -> dict[str, Callable[..., Any]]:
+        """What a backend offers, by operator."""
+
+        def loss(inputs: LossInputs, divisor_of: Divisor | None) -> tuple[Tensor, Tensor]:
+            total, counts = self.upsample_cross_entropy(*inputs.values())
+            return total if divisor_of is None else total / divisor_of(counts), counts
+
+        return {
+            "patch_mask": self.patch_mask,
+            "multiscale_pseudo_label": self.multiscale_pseudo_label,
+            "upsample_cross_entropy": loss,
+        }
 
 
 def _flat(images: Tensor, channels_last: bool) -> np.ndarray | None:
@@ -206,7 +215,7 @@ _LOSS, _LOSS_AND_GRADIENT, _GRADIENT = range(3)  # LossMode of upsample_cross_en
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """As csrc/cuda/upsample_cross_entropy.cpp and maskmatch/ops/_upsample_cross_entropy_op.py together."""
+    """As csrc/cuda/upsample_cross_entropy.cpp and maskmatch/ops/_upsample_cross_entropy.py together."""
 
     @staticmethod
     def forward(ctx: Any, module: ModuleType, logits: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""CUDA kernels on a CPU: emulator.h says how, emulated.py offers the operators."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from maskmatch.common.drawing import spared
 from maskmatch.common.errors import UserError
 from maskmatch.common.signals import StopError, StopSignal
 from maskmatch.common.text_files import write_text
-from maskmatch.config import Config
+from maskmatch.config import Config, saved, validate
 from maskmatch.data import (
     Dataset,
     Loader,
@@ -48,6 +48,7 @@ from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import Display, MetricsLog
 
+MAX_SKIPPED_STEPS = 20  # in a row, before the run ends
 PICTURES = 6  # validation images in predictions.png
 
 
@@ -181,7 +182,7 @@ class Run:
             scaler=self.train_step.scaler.state_dict(),
             best_miou=self.best_miou,
             best_step=self.best_step,
-            config=asdict(self.config),
+            config=saved(self.config),
             data=self.fingerprint,
             head=self.train_step.head.state_dict() if self.train_step.head else {},
             class_balance=self.train_step.method.class_balance.state_dict(),
@@ -192,6 +193,7 @@ class Run:
 
 def prepare(config: Config, student: Student | None = None) -> Run:
     """Check everything that can be checked before step 1, then build the run."""
+    validate(config)
     world, device = distributed.join(config.train.device)
     supervised_only = config.method.supervised_only
     with world.leader_first():  # which may draw the data and download weights, and whose errors then stand alone
@@ -202,8 +204,8 @@ def prepare(config: Config, student: Student | None = None) -> Run:
         if config.init_from:
             report = init_from(student.network, config.init_from, dataset.num_classes)
             student = replace(student, weights_report=report)
-        crop = check_crop(student, config.data.crop_size)
-        if not supervised_only and (config.method.lcr or config.method.reconstruction):
+        crop = check_crop(student, config.data.crop)
+        if not supervised_only and (config.method.lcr or config.method.ablation.reconstruction):
             check_patches(student, crop, config.method.patch_size)
         # Refused here, before there is a folder.
         choice = choose_loader(config.data.loader, device, only_preferred=config.loader_from_file)
@@ -344,7 +346,7 @@ def _write_records(run: Run, display: Display, *, wait: bool) -> None:
             run.log.write_unrepeatable(step, speed)
         for warning in run.watch(record.steps, record.counts) if record.counts else []:
             display.say(f"warning, step {step}: {warning}")
-        if record.skipped_in_a_row >= run.config.train.max_skipped_steps:
+        if record.skipped_in_a_row >= MAX_SKIPPED_STEPS:
             raise UserError(_fault(run, record.skipped_in_a_row))
 
 

@@ -60,8 +60,7 @@ def make_loader(
         raise UserError(
             f"global_batch: expected at least one image for each of {world_size} processes, got {global_batch}"
         )
-    size = config.crop_size
-    crop = (size, size) if isinstance(size, int) else (size[0], size[1])
+    crop = config.crop
     name = choose_loader(config.loader, device).name
     budget = int(MEMORY_SHARE * free_memory()) // world_size if config.cache == "ram" else 0
     source = Source(dataset, budget=budget)

@@ -28,8 +28,8 @@ FREE = {
 }  # fmt: skip
 # Options of losses that a run may not have.
 UNLABELED = (
-    "consistency", "cutmix", "threshold", "class_thresholds", "logit_adjustment", "lambda_u", "scales", "ablation.average",
-    "warmup_steps", "ramp_steps", "strong_updates_bn",
+    "consistency", "cutmix", "threshold", "class_thresholds", "logit_adjustment", "lambda_u", "scales",
+    "ablation.average", "warmup_steps", "ramp_steps", "strong_updates_bn",
 )  # fmt: skip
 MASKED = (
     "lcr", "lambda_m", "masking", "mask_ratio", "patch_size", "masked_updates_bn",

@@ -60,10 +60,12 @@ class Parser(ArgumentParser):
             return self._unknown(unknown[1].split("=")[0])
         if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
             return self._unknown(f"--{unknown[1]}.{unknown[2]}")
-        if wrong := re.match(r'Parser key "([\w.]+)":.* value: (.*)', message):
+        if wrong := re.match(r'Parser key "([\w.]+)":.* value: ?(.*)', message):
             declared = next((getattr(one, "_typehint", None) for one in self._actions if one.dest == wrong[1]), None)
             if declared is not None:
                 return f"{wrong[1]}: expected {expected(declared, _as_yaml(wrong[2]))}, got {wrong[2]}"
+        if section := re.match(r'Parser key "([\w.]+)": ?Unable to load config (\S+)', message):
+            return f"{section[1]}: expected a file of its options, got {section[2].strip(chr(39))}"
         return re.sub(r'^Parser key "([\w.]+)":', r"\1:", message)
 
     def _unknown(self, name: str) -> str:

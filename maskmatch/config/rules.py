@@ -52,7 +52,7 @@ def option(
     metadata = {"about": About(rules, free, saved, follows)}
     if isinstance(default, list):
         return cast(T, field(default_factory=lambda: list(default), metadata=metadata))
-    return cast(T, field(default=default, metadata=metadata))
+    return field(default=default, metadata=metadata)
 
 
 def at_least(least: int) -> Rule:
@@ -84,12 +84,12 @@ JITTER_STRENGTHS = Rule(
 )
 # Of every option.
 INT32 = Rule(
-    f"made of whole numbers of at most {LARGEST_INT}",
+    f"at most {LARGEST_INT} in size",
     lambda value: all(abs(number) <= LARGEST_INT for number in numbers(value) if isinstance(number, int)),
 )
 FINITE = Rule("finite", lambda value: all(math.isfinite(number) for number in numbers(value)))
 FLOAT32 = Rule(
-    f"at most {LARGEST_FLOAT:g}", lambda value: all(abs(number) <= LARGEST_FLOAT for number in numbers(value))
+    f"at most {LARGEST_FLOAT:g} in size", lambda value: all(abs(number) <= LARGEST_FLOAT for number in numbers(value))
 )
 
 

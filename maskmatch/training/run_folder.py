@@ -71,14 +71,12 @@ def resume(
 def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
     """Refuse to resume with what would make it another run: an option that is not `free`."""
     before = flattened(renewed(saved))
-    changed = [
-        (option.name, before[option.name], option.value)
-        for option in options_of(config)
-        if not option.about.free and option.about.saved
-        if option.name in before
-        and _plain(before[option.name]) != _plain(option.value)  # an older run may not know it yet
-    ]
-    changed += [one for one in other_constants(saved) if one[0] != "train.max_skipped_steps"]  # no step depends on it
+    # max_skipped_steps could end a run, but not change it.
+    changed = [one for one in other_constants(saved) if one[0] != "train.max_skipped_steps"]
+    for option in options_of(config):
+        was = before.get(option.name, option.value)  # an option that the run did not know yet
+        if option.about.saved and not option.about.free and _plain(was) != _plain(option.value):
+            changed.append((option.name, was, option.value))
     for name, was, value in changed:
         raise UserError(f"{path} was written with {name} = {was}, got {value}: another run cannot resume it")
 

@@ -140,8 +140,10 @@ def test_options_that_a_run_does_not_use_do_not_make_it_another():
     assert not same(configured("consistency"), configured("consistency", **{"method.threshold": 0.1}))
     assert not same(configured("supervised"), configured("supervised", **{"method.ohem": 0.5}))
     older = configured("full")
-    del older["method.average"]
-    assert same(older, configured("full")) and not same(older, configured("full", **{"method.average": "logit"}))
+    del older["method.ablation.average"]
+    assert same(older, configured("full")) and not same(
+        older, configured("full", **{"method.ablation.average": "logit"})
+    )
 
 
 def test_whole_lines_survive_torn_ones(tmp_path):

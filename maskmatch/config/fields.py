@@ -119,7 +119,7 @@ class ModelConfig:
 
 @dataclass
 class AblationConfig:
-    """What only the comparison of the method with its variants sets."""
+    """What only a comparison of the method with its variants sets."""
 
     reconstruction: bool = option(False)
     """L_r: paint the hidden patches, with a head that is dropped after the training; to compare L_m with."""
@@ -196,15 +196,19 @@ class TrainConfig:
     accumulate: int = option(1, at_least(1), free=True)
     """Micro-batches a step, whose gradients add up. The global batch is batch_size * accumulate * processes."""
     optimizer: Literal["sgd", "adamw"] = option("adamw")
+    """SGD, with a momentum of 0.9, or AdamW."""
     lr: float = option(3e-3, POSITIVE)
-    """Learning rate of the encoder at the start of the poly schedule, for a global batch of lr_batch_size."""
+    """Learning rate of the encoder at the start of the poly schedule, lr * (1 - step / steps) ** 0.9, for a
+    global batch of lr_batch_size."""
     lr_batch_size: int = option(8, at_least(1))
     """Another global batch scales lr, of a single process too: in proportion with SGD, by the square root of the ratio
     with AdamW. The first line of the run says so."""
     head_lr_multiplier: float = option(1.0, at_least(0))
     """Learning rate of everything but the encoder, relative to lr."""
     weight_decay: float = option(1e-2, at_least(0))
+    """Of every weight; with AdamW apart from the gradient."""
     seed: int = option(0, between(0, LARGEST_INT))
+    """Of the first weights, and of every random choice about the images."""
     device: str = option("auto", free=True)
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32")

@@ -87,7 +87,9 @@ INT32 = Rule(
     f"at most {LARGEST_INT} in size",
     lambda value: all(abs(number) <= LARGEST_INT for number in numbers(value) if isinstance(number, int)),
 )
-FINITE = Rule("finite", lambda value: all(math.isfinite(number) for number in numbers(value)))
+FINITE = Rule(
+    "finite", lambda value: all(math.isfinite(number) for number in numbers(value) if isinstance(number, float))
+)
 FLOAT32 = Rule(
     f"at most {LARGEST_FLOAT:g} in size", lambda value: all(abs(number) <= LARGEST_FLOAT for number in numbers(value))
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import set_parsing_settings
 
 import maskmatch
 from maskmatch.common.errors import UserError
@@ -19,6 +20,7 @@ from maskmatch.config.former import CALLED_NOW, other_constants, renewed
 
 def config_parser(prog: str, description: str) -> Parser:
     """The options that commands share: --config, and every part of Config."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help: what stands below each field
     parser = Parser(prog=prog, description=description)
     parser.called_now, parser.renew = CALLED_NOW, _renewed
     parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")

@@ -40,6 +40,7 @@ def older_run(finished_run, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_it_goes_on(train, older_run, finished_run, tmp_path, assert_same_run):
     today = tmp_path / "today"
     shutil.copytree(finished_run, today, symlinks=True)

@@ -6,42 +6,39 @@ import fcntl
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ablation.arms import ALL, Arm
 from benchmarks.provenance import ROOT
-from maskmatch.config import NOT_OF_THE_RUN, Config
+from maskmatch.config import Config
+from maskmatch.config import flat as flat_config
+from maskmatch.config.former import renewed_flat
 
 Record = dict[str, Any]
 
 # Options that leave a run's last weights as they are, or say where its data lies.
 FREE = {
-    *NOT_OF_THE_RUN,
     *("data.root", "data.workers", "data.cache", "data.on_error"),
     *("data.num_classes", "data.class_names", "data.palette"),
     *("train.device", "train.validate_every", "train.checkpoint_every", "train.keep_checkpoints"),
-    *("train.checkpoint_activations", "train.max_skipped_steps", "train.select"),
+    *("train.checkpoint_activations", "train.select"),
 }  # fmt: skip
 # Options of losses that a run may not have.
 UNLABELED = (
-    "consistency", "cutmix", "threshold", "class_thresholds", "logit_adjustment", "lambda_u", "scales", "average",
-    "warmup_steps", "ramp_steps", "strong_updates_bn",
+    "consistency", "cutmix", "threshold", "class_thresholds", "logit_adjustment", "lambda_u", "scales",
+    "ablation.average", "warmup_steps", "ramp_steps", "strong_updates_bn",
 )  # fmt: skip
 MASKED = (
-    "lcr", "reconstruction", "lambda_m", "lambda_r", "masking", "mask_ratio", "patch_size", "masked_view", "region",
-    "masked_updates_bn",
+    "lcr", "lambda_m", "masking", "mask_ratio", "patch_size", "masked_updates_bn",
+    "ablation.reconstruction", "ablation.lambda_r", "ablation.masked_view", "ablation.region",
 )  # fmt: skip
 
 
 def flat(config: Config) -> dict[str, Any]:
     """A run's options as JSON has them, by their names, without those that do not change what comes out."""
-    options: dict[str, Any] = {}
-    for name, value in asdict(config).items():
-        options |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
-    stored: dict[str, Any] = json.loads(without_places(json.dumps(options)))
+    stored: dict[str, Any] = json.loads(without_places(json.dumps(flat_config(config))))
     return {name: value for name, value in stored.items() if name not in FREE}
 
 
@@ -64,7 +61,7 @@ def identity(options: dict[str, Any]) -> dict[str, Any]:
     unused: list[str] = []
     if filled["method.supervised_only"]:
         unused = ["data.unlabeled", *(f"method.{name}" for name in (*UNLABELED, *MASKED))]
-    elif not (filled["method.lcr"] or filled["method.reconstruction"]):
+    elif not (filled["method.lcr"] or filled["method.ablation.reconstruction"]):
         unused = [f"method.{name}" for name in MASKED]
     return {name: value for name, value in filled.items() if name not in unused}
 
@@ -84,7 +81,7 @@ def read(path: Path) -> tuple[list[Record], list[int]]:
         except ValueError:
             record = None
         if isinstance(record, dict):
-            records.append(record)
+            records.append(renewed_flat(record))
         elif line.strip():
             damaged.append(number)
     return records, damaged

@@ -153,8 +153,8 @@ def _ours(stack: ExitStack, root: Path, stream: str, provider: str, cache: str, 
     """Normalised batches of a stream; UniMatch's settings of VOC."""
     config = DataConfig(
         name="folder", root=str(root), labeled="all.txt" if stream == "labeled" else "dot.txt", unlabeled="all.txt",
-        val="all.txt", num_classes=CLASSES, crop_size=CROP, scale_range=(0.5, 2.0), brightness=0.5, contrast=0.5,
-        saturation=0.5, hue=0.25, grayscale=0.2, workers=WORKERS, loader=provider, cache=cache,  # type: ignore[arg-type]
+        val="all.txt", num_classes=CLASSES, crop_size=CROP, scale_range=(0.5, 2.0),
+        jitter_strengths=(0.5, 0.5, 0.5, 0.25), grayscale=0.2, workers=WORKERS, loader=provider, cache=cache,  # type: ignore[arg-type]
     )  # fmt: skip
     supervised = stream == "labeled"
     return stack.enter_context(

@@ -159,7 +159,7 @@ def describe(config: str, run: Run, times: list[float], device: str) -> dict[str
         | {
             "area": "step",
             "config": config,
-            "shape": f"{images}x3x{'x'.join(map(str, _crop(run)))}",
+            "shape": f"{images}x3x{'x'.join(map(str, run.config.data.crop))}",
             "precision": train.precision,
             "loader": run.loader.name,
             "images_per_second": 1e3 * images / measured["ms_p50"],
@@ -200,7 +200,7 @@ def _bare_passes(run: Run) -> Callable[[int], None]:
     """The passes of some steps: the same networks, shapes, dtype, modes and branches, and nothing else."""
     student, teacher = copy.deepcopy(run.student.network).train(), copy.deepcopy(run.teacher.network)
     step, method = run.train_step, run.train_step.method
-    height, width = _crop(run)
+    height, width = run.config.data.crop
     views = run.config.train.batch_size, 3, height, width
     branches = [_random(views, step.device) for _ in method.ramp_up.weights(0)]
     scales = []
@@ -224,11 +224,6 @@ def _bare_passes(run: Run) -> Callable[[int], None]:
 
 def _random(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.randn(shape, device=device).to(memory_format=torch.channels_last)
-
-
-def _crop(run: Run) -> tuple[int, int]:
-    size = run.config.data.crop_size
-    return (size, size) if isinstance(size, int) else size
 
 
 def _held_bytes(run: Run) -> int:

@@ -7,12 +7,14 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskmatch.common.errors import UserError
 from maskmatch.common.options import EXIT_USER_ERROR, Parser, add_switch
 from maskmatch.common.signals import StopError
-from maskmatch.config import Config, validate
+from maskmatch.config import Config, options_of, validate
+from maskmatch.config.rules import at_least, option
 from maskmatch.run_files.config_file import add_init_from, config_parser, parse
 
 if TYPE_CHECKING:
@@ -25,8 +27,16 @@ EXIT_NOBODY_READS = 141  # as the shell reports SIGPIPE
 SAVES_MEMORY = "`maskmatch.train --dry_run` says which switches save how much; evaluate and predict have --mode slide"
 
 
+@dataclass
+class Verbs:
+    """What `maskmatch.train` is to do in the place of a training; no part of the run."""
+
+    dry_run: bool = option(False)
+    profile: int = option(0, at_least(0))  # how many steps
+
+
 def train_parser() -> Parser:
-    """The options of `maskmatch.train`: every field of Config."""
+    """The options of `maskmatch.train`: every field of Config, and what it does instead."""
     parser = config_parser(
         "maskmatch.train",
         "Train a segmentation network on few labelled and many unlabelled images with MaskMatch.",
@@ -40,7 +50,7 @@ def train_parser() -> Parser:
     parser.add_argument(
         "--profile",
         type=int,
-        default=Config.profile,
+        default=0,
         help="Time this many steps by phase and trace a few, into the folder of the run, instead of training.",
     )
     parser.add_argument(
@@ -105,11 +115,20 @@ def inference_of(options: dict[str, Any], model: TrainedModel) -> Inference:
 
 def parse_train(argv: Sequence[str]) -> Config:
     """The validated configuration of a training run; exits with code 2 where the command line is wrong."""
-    config = Config(**parse(train_parser(), argv))
+    return parse_command(argv)[0]
+
+
+def parse_command(argv: Sequence[str]) -> tuple[Config, Verbs]:
+    """The same, and what to do with it where that is no training."""
+    options = parse(train_parser(), argv)
+    verbs = Verbs(options.pop("dry_run"), options.pop("profile"))
+    config = Config(**options)
     on_command_line = any(argument.split("=")[0] == "--data.loader" for argument in argv)
     config.loader_from_file = config.data.loader == "dali" and not on_command_line
+    for one in options_of(verbs):
+        one.check()
     validate(config)
-    return config
+    return config, verbs
 
 
 def run(

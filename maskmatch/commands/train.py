@@ -20,21 +20,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(stop: StopSignal, argv: Sequence[str]) -> None:
     with stop.raising():
-        from maskmatch.commands.command_line import parse_train
+        from maskmatch.commands.command_line import parse_command
 
-        config = parse_train(argv)
+        config, verbs = parse_command(argv)
         keep_freed_memory()
         # torch takes seconds to import: a wrong option should not have to wait, nor should Ctrl-C
         from maskmatch.training import train
 
-        if config.dry_run:
+        if verbs.dry_run:
             from maskmatch.training.memory import memory_report
 
             print(memory_report(config))
             return
-        if config.profile:
+        if verbs.profile:
             from maskmatch.training.profiling import profile
 
-            print(profile(config), end="")
+            print(profile(config, verbs.profile), end="")
             return
     train(config, stop=stop)

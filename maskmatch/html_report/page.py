@@ -17,7 +17,7 @@ from maskmatch.html_report.charts import Chart, Line, chart, number
 from maskmatch.html_report.class_table import class_tables
 from maskmatch.html_report.examined import Examined, Picture, best_and_worst, picture
 from maskmatch.html_report.recorded import Points, Recorded
-from maskmatch.html_report.runs import RunOnPage, flat, text
+from maskmatch.html_report.runs import RunOnPage, shown, text
 from maskmatch.inference.trained_model import TrainedModel
 
 MARK = '<meta name="generator" content="maskmatch.report">'
@@ -98,7 +98,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _differences(runs: Sequence[RunOnPage]) -> dict[str, list[str]]:
     """Options that are not the same in all runs, with the value in each."""
-    every = [flat(run.model.config) for run in runs]
+    every = [shown(run.model.config) for run in runs]
     return {
         name: [text(values[name]) for values in every]
         for name in every[0]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from maskmatch.config import NOT_OF_THE_RUN, Config
+from maskmatch.config import Config, flat
 from maskmatch.html_report.charts import STYLES, number
 from maskmatch.html_report.examined import Examined
 from maskmatch.html_report.recorded import Phase, Points, Recorded
@@ -124,7 +124,7 @@ class RunOnPage:
     @property
     def options(self) -> dict[str, dict[str, tuple[str, bool]]]:
         """By section and option: the value as text, and whether it is another than the default."""
-        own, default = flat(self.model.config), flat(Config())
+        own, default = shown(self.model.config), shown(Config())
         sections: dict[str, dict[str, tuple[str, bool]]] = {}
         for name, value in own.items():
             section, _, option = name.rpartition(".")
@@ -132,15 +132,9 @@ class RunOnPage:
         return sections
 
 
-def flat(config: Config) -> dict[str, Any]:
+def shown(config: Config) -> dict[str, Any]:
     """`section.option` -> value, of what makes a run."""
-    values: dict[str, Any] = {}
-    for name, value in asdict(config).items():
-        if isinstance(value, dict):
-            values |= {f"{name}.{option}": of_option for option, of_option in value.items()}
-        elif name not in NOT_OF_THE_RUN:
-            values[name] = value
-    return {name: value for name, value in values.items() if name not in SHOWN_ELSEWHERE}
+    return {name: value for name, value in flat(config).items() if name not in SHOWN_ELSEWHERE}
 
 
 def text(value: Any) -> str:

@@ -62,8 +62,7 @@ class TrainedModel:
     @property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the views that it was trained on."""
-        size = self.config.data.crop_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        return self.config.data.crop
 
     def predict(self, image: np.ndarray | Image.Image | Tensor, how: Inference = WHOLE) -> Prediction:
         """Class and confidence of every pixel, at the image's own resolution.

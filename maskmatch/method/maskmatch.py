@@ -160,9 +160,9 @@ class MaskMatch:
         mixed = masked = hidden = pixels = valid.sum()
         if self.config.cutmix:
             mixed = mix(self._boxes(batch), valid).sum()
-        if self.config.region != "all":
+        if self.config.ablation.region != "all":
             masked = (valid & ~self._outside(self._mask(batch)[1], valid)).sum()
-        if self.config.reconstruction:
+        if self.config.ablation.reconstruction:
             hidden = (valid & self._hidden(self._mask(batch)[1], valid)).sum()
         return torch.stack([labeled, *(count.to(labeled.dtype) for count in (mixed, masked, hidden, pixels))])
 
@@ -195,7 +195,7 @@ class MaskMatch:
         """Labels and confidences of the mean over the scales."""
         valid = _required(batch.valid)
         label, confidence = multiscale_pseudo_label(
-            logits, valid.shape[1:], average=self.config.average, align_corners=self.align_corners
+            logits, valid.shape[1:], average=self.config.ablation.average, align_corners=self.align_corners
         )
         return PseudoLabels(torch.where(valid, label, IGNORE_INDEX), confidence)
 
@@ -226,7 +226,7 @@ class MaskMatch:
         """L_m: a view with patches hidden must still give the labels, of the hidden pixels too."""
         images, grid = self._mask(batch)
         label = pseudo.label
-        if self.config.region != "all":
+        if self.config.ablation.region != "all":
             label = label.masked_fill(self._outside(grid, label), IGNORE_INDEX)
         return Branch(images, label, pseudo.confidence, self.config.masked_updates_bn, self._left_out(grid))
 
@@ -254,9 +254,10 @@ class MaskMatch:
     def loss(self, logits: Tensor, branch: Branch, divisor: Tensor) -> Tensor:
         """The summed cross-entropy of the confident pixels over `divisor`; a float32 scalar.
 
-        With `reconstruction` the logits are followed by the image: [N, C + 3, h, w], see `reconstruction.with_head`.
+        With `ablation.reconstruction` the logits are followed by the image: [N, C + 3, h, w], see
+        `reconstruction.with_head`.
         """
-        if self.config.reconstruction:
+        if self.config.ablation.reconstruction:
             logits, painted = logits.split([logits.shape[1] - CHANNELS, CHANNELS], 1)
             if branch.target.is_floating_point() and branch.confidence is not None:
                 return reconstruction_loss(
@@ -280,7 +281,7 @@ class MaskMatch:
     @torch.no_grad()
     def agreeing(self, logits: Tensor, branch: Branch) -> Tensor:
         """Number of the branch's pixels that the student labels as the teacher does; int64 scalar."""
-        if self.config.reconstruction:
+        if self.config.ablation.reconstruction:
             logits = logits[:, :-CHANNELS]
         label, _ = multiscale_pseudo_label([logits], branch.target.shape[1:], align_corners=self.align_corners)
         return (label == branch.target).sum()  # IGNORE_INDEX is no class
@@ -296,7 +297,7 @@ class MaskMatch:
         return cutmix_boxes(_required(batch.seeds), *_required(batch.strong).shape[2:])
 
     def _view_to_mask(self, batch: Batch) -> Tensor:
-        return _required(batch.weak if self.config.masked_view == "weak" else batch.strong)
+        return _required(batch.weak if self.config.ablation.masked_view == "weak" else batch.strong)
 
     def _mask(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The masked view, normalised, and its patch grid."""
@@ -319,7 +320,7 @@ class MaskMatch:
     def _outside(self, grid: Tensor, like: Tensor) -> Tensor:
         """Pixels outside the region of L_m; bool, of the shape of `like` [M, H, W]."""
         hidden = self._hidden(grid, like)
-        return hidden if self.config.region == "visible" else ~hidden
+        return hidden if self.config.ablation.region == "visible" else ~hidden
 
     def _hidden(self, grid: Tensor, like: Tensor) -> Tensor:
         """The patch grid in pixels; bool, of the shape of `like` [M, H, W]."""

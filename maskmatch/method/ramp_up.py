@@ -26,15 +26,19 @@ class RampUp:
             weights["loss_u"] = ramp * self.config.lambda_u
         if ramp and self.config.lcr:
             weights["loss_m"] = ramp * self.config.lambda_m
-        if ramp and self.config.reconstruction:
-            weights["loss_r"] = ramp * self.config.lambda_r
+        if ramp and self.config.ablation.reconstruction:
+            weights["loss_r"] = ramp * self.config.ablation.lambda_r
         return weights
 
     def factor(self, step: int) -> float:
         """Factor of the unlabelled losses: 0 in the warm-up, then rising linearly to 1."""
         config = self.config
         warmup, ramp = config.warmup_steps or 0, config.ramp_steps or 0
-        if step < warmup or config.supervised_only or not (config.consistency or config.lcr or config.reconstruction):
+        if (
+            step < warmup
+            or config.supervised_only
+            or not (config.consistency or config.lcr or config.ablation.reconstruction)
+        ):
             return 0.0
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
 

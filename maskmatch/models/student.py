@@ -112,9 +112,9 @@ def build_student(config: ModelConfig, num_classes: int) -> Student:
     return Student(network, size_multiple, min_size, align_corners, mean, std, weights_report, token_size)
 
 
-def check_crop(student: Student, crop: int | tuple[int, int]) -> tuple[int, int]:
-    """Return `crop` as (height, width); raise UserError, with the nearest good one, if it is none."""
-    height, width = (crop, crop) if isinstance(crop, int) else crop
+def check_crop(student: Student, crop: tuple[int, int]) -> tuple[int, int]:
+    """Return `crop`, (height, width); raise UserError, with the nearest good one, where the network takes no such."""
+    height, width = crop
     nearest = student.nearest_size(height), student.nearest_size(width)
     if nearest == (height, width):
         return height, width

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import set_parsing_settings
 
 from maskmatch.common.errors import UserError
 from maskmatch.common.options import Parser, add_switch, bracket_lists, options_of
 from maskmatch.common.text_files import read_text, write_text
 from maskmatch.common.version import PACKAGE_FOLDER
-from maskmatch.config import NOT_OF_THE_RUN, Config, validate
+from maskmatch.config import Config, check_sections, saved, validate
+from maskmatch.config.former import CALLED_NOW, other_constants, renewed
 
 
 def config_parser(prog: str, description: str) -> Parser:
     """The options that commands share: --config, and every part of Config."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help: what stands below each field
     parser = Parser(prog=prog, description=description)
+    parser.called_now, parser.renew = CALLED_NOW, _renewed
     parser.add_argument("--config", action="config", help="YAML file of options; those on the command line win.")
-    parser.add_class_arguments(Config, skip={*NOT_OF_THE_RUN, "fused", "init_from"})
+    parser.add_class_arguments(Config, skip={field.name for field in fields(Config) if "about" in field.metadata})
     purpose = "Use the compiled operators (default); --no-fused takes their plain PyTorch definition."
     add_switch(parser, "--fused", purpose, default=Config.fused)
     return parser
@@ -44,25 +48,29 @@ def parse(parser: Parser, argv: Sequence[str]) -> dict[str, Any]:
 def read_config(path: Path) -> Config:
     """A run's config.yaml, checked like a command line; what an older run did not know has its default.
 
+    It is read for what has been trained, so what only the training depended on, and is a constant now, is passed over.
     Raises UserError where it cannot be read, or holds what is no option.
     """
     parser = config_parser("config.yaml", "The options of a run.")
     add_init_from(parser)
-    parser.file = path
+    parser.exits = False
     try:
         content = yaml.safe_load(read_text(path, "a run's configuration"))
     except yaml.YAMLError as error:
         raise UserError(f"expected a run's configuration, got {' '.join(str(error).split())}: {path}") from error
     if not isinstance(content, dict):
         raise UserError(f"expected a run's configuration, got no options: {path}")
-    config = Config(**options_of(parser, parser.parse_object(content)))
-    validate(config)
+    try:
+        config = Config(**options_of(parser, parser.parse_object(renewed(check_sections(content)))))
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     return config
 
 
 def write_config(folder: Path, config: Config, found: dict[str, Any]) -> None:
     """config.yaml reproduces the run with --config, into another folder; `found` is what `data` was resolved to."""
-    options = {name: value for name, value in asdict(config).items() if name not in NOT_OF_THE_RUN}
+    options = saved(config)
     options["data"] |= found
     write_text(folder / "config.yaml", yaml.safe_dump(options, sort_keys=False))
 
@@ -84,3 +92,17 @@ def _with_config_of_data(argv: list[str]) -> list[str]:
         if name and (config_folder() / f"{name}.yaml").is_file():
             return ["--config", str(config_folder() / f"{name}.yaml"), *argv]
     return argv
+
+
+def _renewed(text: str) -> str:
+    """The text of a file of options with today's names; as it is where it has no others."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # the parser says what is wrong
+    if not isinstance(content, dict):
+        return text
+    sections = renewed(check_sections(content))
+    for name, got, value in other_constants(content):
+        raise UserError(f"{name} is no option any more, but always {value}, got {got}")
+    return text if sections == content else yaml.safe_dump(sections)

@@ -12,6 +12,8 @@ from maskmatch.training.records import finite
 from maskmatch.training.run import Run
 from maskmatch.training.telemetry import Display
 
+MAX_SKIPPED_STEPS = 20  # in a row, before the run ends
+
 
 def after_step(run: Run, display: Display, stop: StopSignal) -> None:
     """Validate, log and save where this step is due; a signal leaves it all undone, for the resumed run to do."""
@@ -68,7 +70,7 @@ def _write_records(run: Run, display: Display, *, wait: bool) -> None:
             run.log.write_unrepeatable(step, speed)
         for warning in run.watch(record.steps, record.counts) if record.counts else []:
             display.say(f"warning, step {step}: {warning}")
-        if record.skipped_in_a_row >= run.config.train.max_skipped_steps:
+        if record.skipped_in_a_row >= MAX_SKIPPED_STEPS:
             raise UserError(_fault(run, record.skipped_in_a_row))
 
 

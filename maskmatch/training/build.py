@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from maskmatch.config import Config
+from maskmatch.config import Config, validate
 from maskmatch.data import (
     Dataset,
     Loader,
@@ -43,6 +43,7 @@ from maskmatch.training.telemetry import MetricsLog
 
 def build(config: Config, student: Student | None = None) -> Run:
     """Check everything that can be checked before step 1, then build the run, resumed where that is asked for."""
+    validate(config)
     world, device = distributed.join(config.train.device)
     with world.leader_first():  # which may draw the data and download weights, and whose errors then stand alone
         plan = _plan(config, student, world, device)
@@ -108,8 +109,8 @@ def _plan(config: Config, student: Student | None, world: World, device: torch.d
     if config.init_from:
         report = init_from(student.network, config.init_from, dataset.num_classes)
         student = replace(student, weights_report=report)
-    crop = check_crop(student, config.data.crop_size)
-    if not supervised_only and (config.method.lcr or config.method.reconstruction):
+    crop = check_crop(student, config.data.crop)
+    if not supervised_only and (config.method.lcr or config.method.ablation.reconstruction):
         check_patches(student, crop, config.method.patch_size)
     choice = choose_loader(config.data.loader, device, only_preferred=config.loader_from_file)
     method = make_method(config.method, student, dataset.num_classes)

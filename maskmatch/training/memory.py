@@ -74,8 +74,8 @@ def measure_memory(config: Config, num_classes: int) -> Memory:
         UserError: the network cannot be built, or does not take the crop or the options.
     """
     student = build_student(replace(config.model, encoder_weights="none"), num_classes)
-    height, width = check_crop(student, config.data.crop_size)
-    if not config.method.supervised_only and (config.method.lcr or config.method.reconstruction):
+    height, width = check_crop(student, config.data.crop)
+    if not config.method.supervised_only and (config.method.lcr or config.method.ablation.reconstruction):
         check_patches(student, (height, width), config.method.patch_size)
     network = student.network.to(memory_format=torch.channels_last)
     teacher = Teacher(network, momentum=0.0)
@@ -131,7 +131,7 @@ def _report(config: Config) -> str:
     if num_classes is None:
         num_classes = load_dataset(config.data, supervised_only=True, incomplete=True).num_classes
     train, memory = config.train, measure_memory(config, num_classes)
-    height, width = _crop(config)
+    height, width = config.data.crop
     images = f"{train.batch_size} labelled" + ("" if config.method.supervised_only else " and as many unlabelled")
     lines = [
         f"Peak memory of a training step: {config.model.arch} with {config.model.encoder}, {images} images of "
@@ -174,11 +174,6 @@ def _variants(config: Config) -> Iterable[tuple[str, Config]]:
     for changes in options:
         typed = " ".join(f"--train.{name} {str(value).lower()}" for name, value in changes.items())
         yield typed, replace(config, train=replace(train, **changes))
-
-
-def _crop(config: Config) -> tuple[int, int]:
-    size = config.data.crop_size
-    return (size, size) if isinstance(size, int) else size
 
 
 def _batch(size: int, height: int, width: int, *, supervised_only: bool) -> Batch:

@@ -24,8 +24,8 @@ WARMUP = 5  # steps that compile, allocate and fill the loader's queue
 TRACED = 5  # steps in the trace, at most: it has every operation
 
 
-def profile(config: Config) -> str:
-    """Time `config.profile` steps with every loss live, then trace some more; no checkpoint is written.
+def profile(config: Config, timed: int) -> str:
+    """Time `timed` steps with every loss live, then trace some more; no checkpoint is written.
 
     The times are taken without the profiler, which slows small operations down. On a GPU they are the device's.
 
@@ -37,7 +37,7 @@ def profile(config: Config) -> str:
     """
     if config.resume != "never":
         raise UserError(f"--profile starts anew, in a folder of its own: leave out --resume, got {config.resume}")
-    steps = WARMUP + config.profile + TRACED
+    steps = WARMUP + timed + TRACED
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # without a GPU it would say that it finds none, as an error
     every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
     config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))
@@ -48,15 +48,15 @@ def profile(config: Config) -> str:
             _take_steps(run, WARMUP)
             run.train_step.phases.timing = True
             started = time.perf_counter()
-            _take_steps(run, config.profile)
-            total = 1e3 * (time.perf_counter() - started) / config.profile
+            _take_steps(run, timed)
+            total = 1e3 * (time.perf_counter() - started) / timed
             run.train_step.phases.timing = False
             phases = run.train_step.phases.milliseconds()
-            table = headline + _table(run, total, {name: ms / config.profile for name, ms in phases.items()})
+            table = headline + _table(run, timed, total, {name: ms / timed for name, ms in phases.items()})
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])]
             run.train_step.phases.tracing = True
             with torch.profiler.profile(activities=activities) as profiler:
-                _take_steps(run, min(TRACED, config.profile))
+                _take_steps(run, min(TRACED, timed))
     if run.world.leads:
         profiler.export_chrome_trace(str(run.folder / "trace.json.gz"))
         write_text(run.folder / "profile.txt", table)
@@ -69,12 +69,12 @@ def _take_steps(run: Run, steps: int) -> None:
     wait_for(run.device)
 
 
-def _table(run: Run, total: float, phases: dict[str, float]) -> str:
+def _table(run: Run, timed: int, total: float, phases: dict[str, float]) -> str:
     """Milliseconds a step by phase. What the phases do not cover is the host's own, or the gaps between kernels."""
     network = sum(phases[name] for name in NETWORK)
     rows = [*((name, phases[name]) for name in PHASES), ("rest", total - sum(phases.values())), ("step", total)]
     lines = ["\n", f"{'phase':16}{'ms a step':>10}{'share':>8}"]
     lines += [f"{name:16}{ms:10.2f}{ms / total:8.1%}" for name, ms in rows]
     lines += ["", f"{1 - network / total:.1%} of a step is not network compute ({', '.join(NETWORK)})"]
-    lines += [f"trace of {min(TRACED, run.config.profile)} steps: {run.folder / 'trace.json.gz'}", ""]
+    lines += [f"trace of {min(TRACED, timed)} steps: {run.folder / 'trace.json.gz'}", ""]
     return "\n".join(lines)

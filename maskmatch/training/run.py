@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from maskmatch import ops
 from maskmatch.common.batch import Batch
-from maskmatch.config import Config
+from maskmatch.config import Config, saved
 from maskmatch.data import Dataset, Loader
 from maskmatch.method import Teacher
 from maskmatch.metrics import Validator
@@ -89,7 +89,7 @@ class Run:
             step=self.step,
             best_miou=self.best_miou,
             best_step=self.best_step,
-            config=asdict(self.config),
+            config=saved(self.config),
             data=self.fingerprint,
             unlogged=self.recorder.state_dict(),
             finished_step=self.finished_step,

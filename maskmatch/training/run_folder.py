@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,11 @@ from torch import nn
 
 from maskmatch.common.errors import UserError
 from maskmatch.common.text_files import writable_folder
-from maskmatch.config import Config
+from maskmatch.config import Config, options_of
+from maskmatch.config.former import flattened, other_constants, renewed
 from maskmatch.data import check_fingerprint
 from maskmatch.data.decoding.files import is_utf8
 from maskmatch.run_files import checkpoint
-
-FREE_ON_RESUME = {
-    *("steps", "epochs", "validate_every", "checkpoint_every", "warmup_steps", "ramp_steps", "ema_momentum"),
-    *("batch_size", "accumulate"),  # only their product counts, with the processes: the data's fingerprint has it
-    *("device", "compile", "workers", "loader", "cache", "on_error", "keep_checkpoints"),
-    *("checkpoint_activations", "max_skipped_steps"),
-    *("num_classes", "class_names", "palette", "root", "encoder_weights"),
-}
 
 
 def run_folder(config: Config) -> Path:
@@ -77,16 +69,20 @@ def resume(
 
 
 def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
-    """Refuse to resume with what would make it another run. Lengths and intervals may change."""
-    for part, options in asdict(config).items():
-        if not isinstance(options, dict):
-            continue
-        for name, value in options.items():
-            was = saved[part].get(name, value)  # an option that the run did not know yet
-            if name not in FREE_ON_RESUME and was != value:
-                raise UserError(
-                    f"{path} was written with {part}.{name} = {was}, got {value}: another run cannot resume it"
-                )
+    """Refuse to resume with what would make it another run: an option that is not `free`."""
+    before = flattened(renewed(saved))
+    # max_skipped_steps could end a run, but not change it.
+    changed = [one for one in other_constants(saved) if one[0] != "train.max_skipped_steps"]
+    for option in options_of(config):
+        was = before.get(option.name, option.value)  # an option that the run did not know yet
+        if option.about.saved and not option.about.free and _plain(was) != _plain(option.value):
+            changed.append((option.name, was, option.value))
+    for name, was, value in changed:
+        raise UserError(f"{path} was written with {name} = {was}, got {value}: another run cannot resume it")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _checkpoint_path(name: str) -> Path:

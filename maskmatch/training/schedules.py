@@ -8,9 +8,11 @@ from dataclasses import replace
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from maskmatch.config import Config, TrainConfig
+from maskmatch.config import Config, TrainConfig, filled_in
 
 DEFAULT_STEPS = 800
+MOMENTUM = 0.9  # of SGD
+POLY_POWER = 0.9
 
 
 def resolve(config: Config, images: int, processes: int = 1) -> Config:
@@ -20,31 +22,10 @@ def resolve(config: Config, images: int, processes: int = 1) -> Config:
         images: length of the list that an epoch goes through.
         processes: that share the work.
     """
-    train, method = config.train, config.method
-    steps = train.steps
+    train, steps = config.train, config.train.steps
     if steps is None:
         steps = -(-train.epochs * images // global_batch(train, processes)) if train.epochs else DEFAULT_STEPS
-    tenth = max(1, steps // 10)
-    return replace(
-        config,
-        train=replace(
-            train,
-            steps=steps,
-            validate_every=train.validate_every or tenth,
-            checkpoint_every=train.checkpoint_every or tenth,
-        ),
-        method=replace(
-            method,
-            warmup_steps=steps // 10 if method.warmup_steps is None else method.warmup_steps,
-            ramp_steps=steps // 10 if method.ramp_steps is None else method.ramp_steps,
-            ema_momentum=_momentum(steps) if method.ema_momentum is None else method.ema_momentum,
-        ),
-    )
-
-
-def _momentum(steps: int) -> float:
-    """A memory of a tenth of the run: long enough to average, short enough not to lag."""
-    return min(0.999, max(0.9, 1 - 10 / steps))
+    return filled_in(replace(config, train=replace(train, steps=steps)), steps)
 
 
 def global_batch(config: TrainConfig, processes: int) -> int:
@@ -84,12 +65,12 @@ def make_optimizer(network: nn.Module, config: TrainConfig, processes: int = 1) 
         if params
     ]
     if config.optimizer == "sgd":
-        return SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+        return SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay, fused=True)
     return AdamW(groups, weight_decay=config.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: Optimizer, step: int, config: TrainConfig) -> None:
     """Poly schedule: lr * (1 - step / steps) ** power."""
-    factor = (1 - step / (config.steps or 1)) ** config.poly_power
+    factor = (1 - step / (config.steps or 1)) ** POLY_POWER
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

@@ -89,7 +89,7 @@ class TrainStep:
         self.world, self.counter = world or World(), counter
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
-        self.head = head_for(network) if method.config.reconstruction else None
+        self.head = head_for(network) if method.config.ablation.reconstruction else None
         trained = with_head(network, self.head) if self.head else network
         self.optimizer = make_optimizer(trained, config, self.world.size)
         self.loss_scale = LossScale(self.optimizer, self.device, enabled=config.precision == "fp16")

@@ -138,8 +138,19 @@ def test_options_that_a_run_does_not_use_do_not_make_it_another():
     assert not same(configured("consistency"), configured("consistency", **{"method.threshold": 0.1}))
     assert not same(configured("supervised"), configured("supervised", **{"method.ohem": 0.5}))
     older = configured("full")
-    del older["method.average"]
-    assert same(older, configured("full")) and not same(older, configured("full", **{"method.average": "logit"}))
+    del older["method.ablation.average"]
+    assert same(older, configured("full")) and not same(
+        older, configured("full", **{"method.ablation.average": "logit"})
+    )
+
+
+def test_records_with_options_of_before(tmp_path):
+    """They are the same runs as with today's names."""
+    results.append(tmp_path / "old", {"method.region": "hidden", "data.hue": 0.2, "train.momentum": 0.9, "arm": "a"})
+    (older,), _ = results.read(tmp_path / "old")
+    today = {"method.ablation.region": "hidden", "data.jitter_strengths": [0.3, 0.3, 0.3, 0.2]}
+    assert results.identity(older) == results.identity(today) != results.identity({})
+    assert older["arm"] == "a" and "train.momentum" not in older
 
 
 def test_whole_lines_survive_torn_ones(tmp_path):

@@ -88,9 +88,10 @@ def test_parameters_follow_their_distributions() -> None:
     assert len(orders) == 24
     hues = np.array([dict(jitter)["hue"] for jitter in jittered])
     contrasts = np.array([dict(jitter)["contrast"] for jitter in jittered])
-    assert abs(np.abs(hues).max() - CONFIG.hue) < 0.002
-    assert abs(contrasts.min() - (1 - CONFIG.contrast)) < 0.01
-    assert abs(contrasts.max() - 1 - CONFIG.contrast) < 0.01
+    _, contrast, _, hue = CONFIG.jitter_strengths
+    assert abs(np.abs(hues).max() - hue) < 0.002
+    assert abs(contrasts.min() - (1 - contrast)) < 0.01
+    assert abs(contrasts.max() - 1 - contrast) < 0.01
     assert abs(np.corrcoef(hues, contrasts)[0, 1]) < 0.05
     assert all(0 <= sample.seed < 2**63 for sample in samples)
 

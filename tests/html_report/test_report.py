@@ -200,7 +200,7 @@ def data_gone(run):
 
 def older(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
-    del config["data"]["palette"], config["method"]["lambda_r"], config["train"]["select"]
+    del config["data"]["palette"], config["method"]["ablation"]["lambda_r"], config["train"]["select"]
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     return "Not recorded"
 

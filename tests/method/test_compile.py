@@ -11,15 +11,15 @@ import functools
 import pytest
 import torch
 
-from maskmatch.config import MethodConfig
+from maskmatch.config import AblationConfig, MethodConfig
 from maskmatch.method import DIVISORS, MaskMatch, Teacher
 
 pytestmark = pytest.mark.slow
 
 OPTIONS = {
     "plain": {},
-    "visible region of the strong view": {"region": "visible", "masked_view": "strong"},
-    "without CutMix": {"cutmix": False, "region": "hidden"},
+    "visible region of the strong view": {"ablation": AblationConfig(region="visible", masked_view="strong")},
+    "without CutMix": {"cutmix": False, "ablation": AblationConfig(region="hidden")},
     "OHEM and class weights": {"ohem": 0.5, "class_weights": [1.0, 2.0, 1.0, 1.0]},
     "supervised": {"supervised_only": True},
 }

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from maskmatch.common.batch import IGNORE_INDEX
-from maskmatch.config import MethodConfig
+from maskmatch.config import AblationConfig, MethodConfig
 from maskmatch.method import BRANCHES, DIVISORS, MaskMatch, Teacher
 from maskmatch.method.cutmix import cutmix_boxes
 from maskmatch.ops import patch_mask
@@ -66,7 +66,7 @@ def test_supervised_loss(network, batch):
 @pytest.mark.parametrize("average", ["probability", "logit"])
 @pytest.mark.parametrize("scales", [[1.0], [0.75, 1.0, 1.5]])
 def test_pseudo_labels(network, batch, scales, average):
-    pseudo = make(scales=scales, average=average).pseudo_labels(Teacher(network, 0.9), batch)
+    pseudo = make(scales=scales, ablation=AblationConfig(average=average)).pseudo_labels(Teacher(network, 0.9), batch)
     label, confidence = expected_pseudo_labels(network, batch.weak, scales, average)
     assert_close(pseudo.confidence, confidence)
     assert (pseudo.label[batch.valid] == label[batch.valid]).float().mean() > 0.999
@@ -107,7 +107,7 @@ def test_consistency_loss_mixes_views_and_labels_alike(network, batch, cutmix):
 @pytest.mark.parametrize("region", ["all", "visible", "hidden"])
 @pytest.mark.parametrize("view", ["weak", "strong"])
 def test_masked_loss(network, batch, region, view):
-    method = make(region=region, masked_view=view, mask_ratio=0.5)
+    method = make(ablation=AblationConfig(region=region, masked_view=view), mask_ratio=0.5)
     pseudo = method.pseudo_labels(Teacher(network, 0.9), batch)
     images = getattr(batch, view)
     _, grid = patch_mask(images, 8, mask_ratio=0.5, seeds=batch.seeds, mean=MEAN, std=STD)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from maskmatch.common.errors import UserError
-from maskmatch.config import MethodConfig
+from maskmatch.config import AblationConfig, MethodConfig
 from maskmatch.method import DIVISORS, MaskMatch
 from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.ops import patch_mask
@@ -36,9 +36,10 @@ def parts():
     return network, head_for(network)
 
 
-def method(**options):
-    defaults = {"warmup_steps": 0, "ramp_steps": 0, "patch_size": 8, "mask_ratio": 0.5, "reconstruction": True}
-    return MaskMatch(MethodConfig(**{**defaults, **options}), mean=MEAN, std=STD)
+def method(ablation=None, **options):
+    defaults = {"warmup_steps": 0, "ramp_steps": 0, "patch_size": 8, "mask_ratio": 0.5}
+    variant = AblationConfig(**{"reconstruction": True} | (ablation or {}))
+    return MaskMatch(MethodConfig(**{**defaults, **options}, ablation=variant), mean=MEAN, std=STD)
 
 
 def normalized(images):
@@ -49,7 +50,7 @@ def normalized(images):
 @pytest.mark.parametrize("view", ["weak", "strong"])
 def test_loss(parts, batch, view):
     network, head = parts
-    matching = method(masked_view=view)
+    matching = method({"masked_view": view})
     branch = matching.branch("loss_r", batch, None)
     (logits,) = matching.logits(with_head(network, head), [branch])
     loss = matching.loss(logits, branch, dict(zip(DIVISORS, matching.divisors(batch), strict=True))["loss_r"])
@@ -107,7 +108,7 @@ def test_all_else_is_shared():
 
 def test_the_other_losses_do_not_see_it(parts, batch):
     network, head = parts
-    with_it, without = method(), method(reconstruction=False)
+    with_it, without = method(), method({"reconstruction": False})
     branch = without.branch("loss_x", batch, None)
     divisor = without.divisors(batch)[0]
     losses = [
@@ -119,8 +120,8 @@ def test_the_other_losses_do_not_see_it(parts, batch):
 
 def test_in_the_place_of_lcr():
     assert list(method(lcr=False).ramp_up.weights(0)) == ["loss_x", "loss_u", "loss_r"]
-    assert method(lambda_r=0.3).ramp_up.weights(0)["loss_r"] == 0.3
-    assert "loss_r" not in method(reconstruction=False).ramp_up.weights(0)
+    assert method({"lambda_r": 0.3}).ramp_up.weights(0)["loss_r"] == 0.3
+    assert "loss_r" not in method({"reconstruction": False}).ramp_up.weights(0)
     assert "loss_r" not in method(warmup_steps=1).ramp_up.weights(0)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskmatch.common.errors import UserError
-from maskmatch.config import ModelConfig
+from maskmatch.config import DataConfig, ModelConfig
 from maskmatch.models import Student, build_student, check_crop, from_module
 
 CLASSES = 5
@@ -163,7 +163,7 @@ def pan() -> Student:
 
 @pytest.mark.parametrize(("crop", "pair"), [(128, (128, 128)), ((144, 320), (144, 320))])
 def test_good_crop(pan: Student, crop: int | tuple[int, int], pair: tuple[int, int]) -> None:
-    assert check_crop(pan, crop) == pair
+    assert check_crop(pan, DataConfig(crop_size=crop).crop) == pair
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_good_crop(pan: Student, crop: int | tuple[int, int], pair: tuple[int, i
 )
 def test_bad_crop(pan: Student, crop: int | tuple[int, int], nearest: str) -> None:
     with pytest.raises(UserError, match=rf"data\.crop_size.*16.*128.*the nearest is {nearest}$"):
-        check_crop(pan, crop)
+        check_crop(pan, DataConfig(crop_size=crop).crop)
 
 
 def test_from_module() -> None:

@@ -26,7 +26,7 @@ OPTIONS = [
         "[1.0,1.5]",
     ),
     *("--method.class_thresholds", "true", "--method.logit_adjustment", "0.5"),
-    *("--method.region", "hidden", "--train.validate_every", "10", "--train.checkpoint_every", "7"),
+    *("--method.ablation.region", "hidden", "--train.validate_every", "10", "--train.checkpoint_every", "7"),
 ]
 
 

@@ -18,7 +18,7 @@ class Training:
     def __init__(self, optimizer, guarded=True):
         torch.manual_seed(0)
         self.network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-        self.optimizer = make_optimizer(self.network, TrainConfig(optimizer=optimizer, lr=0.01, momentum=0.9))
+        self.optimizer = make_optimizer(self.network, TrainConfig(optimizer=optimizer, lr=0.01))
         self.guard = None
         if guarded:
             scale = LossScale(self.optimizer, torch.device("cpu"), enabled=False)

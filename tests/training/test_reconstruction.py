@@ -10,7 +10,16 @@ from maskmatch.commands.command_line import parse_train
 from maskmatch.common.signals import StopError, StopSignal
 from maskmatch.training import train as train_in_python
 
-OPTIONS = ["--train.steps", 6, "--train.validate_every", 3, "--method.lcr", "false", "--method.reconstruction", "true"]
+OPTIONS = [
+    "--train.steps",
+    6,
+    "--train.validate_every",
+    3,
+    "--method.lcr",
+    "false",
+    "--method.ablation.reconstruction",
+    "true",
+]
 
 
 class StopAfter(StopSignal):

@@ -32,7 +32,7 @@ def test_epochs_are_rounded_up_to_whole_steps():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_poly_schedule_and_head_multiplier(optimizer):
     network = nn.ModuleDict({"encoder": nn.Linear(2, 2), "decoder": nn.Linear(2, 2)})
-    config = TrainConfig(steps=10, lr=0.1, head_lr_multiplier=5, poly_power=0.9, optimizer=optimizer)
+    config = TrainConfig(steps=10, lr=0.1, head_lr_multiplier=5, optimizer=optimizer)
     made = make_optimizer(network, config)
     set_learning_rate(made, 4, config)
     assert [group["lr"] for group in made.param_groups] == pytest.approx([0.1 * 0.6**0.9, 0.5 * 0.6**0.9])

@@ -54,8 +54,9 @@ def test_the_best_checkpoint_is_the_selected_networks(run):
     assert (run / "checkpoints" / "best").resolve().name == f"step_{best['step']}"
 
 
-def test_a_run_that_diverges_says_where(train, capsys, tmp_path):
-    options = ["--train.steps", 30, "--train.lr", "1e30", "--train.max_skipped_steps", 4]
+def test_a_run_that_diverges_says_where(train, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("maskmatch.training.loop.MAX_SKIPPED_STEPS", 4)
+    options = ["--train.steps", 30, "--train.lr", "1e30"]
     assert train(*options, "--output", tmp_path / "run") == 2
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1 and "Traceback" not in error

@@ -34,11 +34,8 @@ class RampUp:
         """Factor of the unlabelled losses: 0 in the warm-up, then rising linearly to 1."""
         config = self.config
         warmup, ramp = config.warmup_steps or 0, config.ramp_steps or 0
-        if (
-            step < warmup
-            or config.supervised_only
-            or not (config.consistency or config.lcr or config.ablation.reconstruction)
-        ):
+        unlabeled = config.consistency or config.lcr or config.ablation.reconstruction
+        if step < warmup or config.supervised_only or not unlabeled:
             return 0.0
         return min(1.0, (step - warmup + 1) / ramp) if ramp else 1.0
 

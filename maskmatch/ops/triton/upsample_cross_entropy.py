@@ -1,8 +1,7 @@
 """Triton kernels of upsample_cross_entropy: a pass over the pixels for the loss, one over the inputs for the gradient.
 
-The loss kernel holds all classes of a few pixels of one row in registers. The gradient kernel owns elements of the
-low-resolution gradient and gathers what their pixels send, with softmax from the stored log sum exp, so that nothing is
-added by two programs: no atomics, and the same bits every time.
+The loss kernel, here, holds all classes of a few pixels of one row in registers; the gradient's is in
+_cross_entropy_gradient.py.
 """
 
 from __future__ import annotations
@@ -16,51 +15,16 @@ from torch import Tensor
 
 from maskmatch.ops._checks import check_labels
 from maskmatch.ops._upsample_cross_entropy import LossInputs, attach
-from maskmatch.ops.triton._sampling import (
-    blend,
-    blended_columns,
-    first_output,
-    index_type,
-    on_device_of,
-    resized_tile,
-    sample,
-    tile_shape,
-)
+from maskmatch.ops.triton._cross_entropy_gradient import gradient_kernel
+from maskmatch.ops.triton._cross_entropy_pixels import UNSPECIALIZED, read_pixels
+from maskmatch.ops.triton._sampling import index_type, on_device_of, resized_tile, tile_shape
 
 _BAND = 4  # input rows a program of the gradient kernel; rows between two bands are computed twice
 # A program of the gradient kernel has 4 classes x 128 pixels of a row, of which up to 32 lie between two input columns.
 _CLASSES, _PIXELS, _MAX_STEPS = 4, 128, 32
 
-_SIZES = ("classes", "input_height", "input_width", "height", "width")
-_STRIDES = ("stride_image", "stride_class", "stride_row", "stride_column")
 
-
-@triton.jit
-def _read_pixels(
-    line, x, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
-):  # fmt: skip
-    """Label (-1 where there is none), whether it counts, whether it is confident, its weight and its class's weight.
-
-    line: offset of a row of pixels in the maps; x: pixels of it; inside: which of them exist.
-    """
-    label = tl.load(target + line + x, mask=inside, other=0).to(tl.int64)
-    valid = inside & (label != ignore_index)
-    known = (label >= 0) & (label < classes)
-    tl.device_assert(known | (valid == 0), "target must hold classes or ignore_index")
-    label = tl.where(valid & known, label, -1).to(tl.int32)
-    kept = valid
-    if confidence is not None:
-        kept = kept & (tl.load(confidence + line + x, mask=inside, other=0.0) >= threshold)
-    weight = tl.where(kept, 1.0, 0.0)
-    if pixel_weight is not None:
-        weight = tl.where(kept, tl.load(pixel_weight + line + x, mask=inside, other=0.0), 0.0)
-    label_weight = tl.where(label >= 0, 1.0, 0.0)
-    if class_weight is not None:
-        label_weight = tl.load(class_weight + label, mask=label >= 0, other=0.0)
-    return label, valid, kept, weight, label_weight
-
-
-@triton.jit(do_not_specialize=[*_SIZES, *_STRIDES, "threshold", "ignore_index", "label_smoothing"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def loss_kernel(
     logits, target, confidence, pixel_weight, class_weight, pixel_loss, log_sum, partial_loss, partial_counts,
     stride_image: tl.int64, stride_class: tl.int64, stride_row: tl.int64, stride_column: tl.int64,
@@ -96,7 +60,7 @@ def loss_kernel(
     largest = tl.max(value, axis=0)
     log_total = largest + tl.log(tl.sum(tl.exp(value - largest[None, :]), axis=0))
 
-    label, valid, kept, weight, label_weight = _read_pixels(
+    label, valid, kept, weight, label_weight = read_pixels(
         line * width, x, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
     )
     at_label = tl.sum(tl.where(c[:, None] == label[None, :], value, 0.0), axis=0)
@@ -115,124 +79,6 @@ def loss_kernel(
     tl.store(partial_loss + program, tl.sum(loss, axis=0))
     tl.store(partial_counts + program, tl.sum(valid.to(tl.int32), axis=0))
     tl.store(partial_counts + tl.num_programs(0) + program, tl.sum(kept.to(tl.int32), axis=0))
-
-
-@triton.jit(do_not_specialize=[*_SIZES, *_STRIDES, "threshold", "ignore_index", "label_smoothing"])
-def gradient_kernel(
-    gradient, logits, target, log_sum, grad_output, confidence, pixel_weight, class_weight,
-    stride_image: tl.int64, stride_class: tl.int64, stride_row: tl.int64, stride_column: tl.int64,
-    classes: tl.int32, input_height: tl.int32, input_width: tl.int32, height: tl.int32, width: tl.int32,
-    threshold: tl.float32, ignore_index: tl.int64, label_smoothing: tl.float32,
-    SMOOTHED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
-    BAND: tl.constexpr, BLOCK_CLASSES: tl.constexpr, BLOCK_COLUMNS: tl.constexpr, BLOCK_STEPS: tl.constexpr,
-):  # fmt: skip
-    """The gradient of BLOCK_CLASSES classes at BAND rows x (BLOCK_COLUMNS - 1) columns of one image.
-
-    Resizing is separable, and so is its adjoint. What the pixels between two input rows send to either is first summed
-    at full width; then what those between two input columns, BLOCK_STEPS at a time, send to either of these.
-    The pixels before a program's first row and column are another program's too, and both compute them.
-
-    gradient: [N, C, h, w] fp32, contiguous, written.
-    logits: [N, C, h, w] fp32, fp16 or bf16 with the strides given.
-    target: [N, H, W] uint8 or int64, contiguous like every map below.
-    log_sum: [N, H, W] fp32, from the loss kernel.
-    grad_output: [N, H, W] fp32, the gradient of every pixel's loss; None for ones.
-    confidence, pixel_weight: [N, H, W] fp32 or None.
-    class_weight: [C] fp32 or None.
-    stride_image, stride_class, stride_row, stride_column: strides of logits, in elements.
-    classes, input_height, input_width, height, width: C, h, w, H, W.
-    """
-    program = tl.program_id(0)
-    class_blocks = tl.cdiv(classes, BLOCK_CLASSES)
-    column_blocks = tl.cdiv(input_width, BLOCK_COLUMNS - 1)
-    bands = tl.cdiv(input_height, BAND)
-    c = program % class_blocks * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
-    first_column = program // class_blocks % column_blocks * (BLOCK_COLUMNS - 1)
-    first_row = program // class_blocks // column_blocks % bands * BAND
-    n = (program // class_blocks // column_blocks // bands).to(tl.int64)
-
-    smoothed = 0.0
-    class_weights = tl.where(c < classes, 1.0, 0.0)
-    class_weight_sum = classes.to(tl.float32)
-    if class_weight is not None:
-        class_weights = tl.load(class_weight + c, mask=c < classes, other=0.0)
-        everyone = tl.arange(0, 256)
-        class_weight_sum = tl.sum(tl.load(class_weight + everyone, mask=everyone < classes, other=0.0), axis=0)
-    if SMOOTHED:
-        smoothed = label_smoothing / classes
-
-    # Lane l is step l % BLOCK_STEPS between the columns before and after.
-    lane = tl.arange(0, BLOCK_COLUMNS * BLOCK_STEPS)
-    before = first_column - 1 + lane // BLOCK_STEPS
-    begin_x = first_output(before, input_width, width, ALIGN_CORNERS, INDEX) + lane % BLOCK_STEPS
-    end_x = first_output(before + 1, input_width, width, ALIGN_CORNERS, INDEX)
-    column_before = tl.minimum(tl.maximum(before, 0), input_width - 1).to(INDEX)
-    column_after = tl.minimum(before + 1, input_width - 1).to(INDEX)
-    plane = c.to(INDEX)[:, None] * stride_class.to(INDEX)
-    left = plane + column_before[None, :] * stride_column.to(INDEX)
-    right = plane + column_after[None, :] * stride_column.to(INDEX)
-    image = logits + n * stride_image
-
-    column = first_column - 1 + tl.arange(0, BLOCK_COLUMNS)
-    owned = (c < classes)[:, None] & ((column >= first_column) & (column < input_width))[None, :]
-    previous = tl.maximum(tl.arange(0, BLOCK_COLUMNS) - 1, 0)
-    previous = tl.broadcast_to(previous[None, :], [BLOCK_CLASSES, BLOCK_COLUMNS])
-    steps = tl.maximum(tl.max(end_x - begin_x, axis=0), 1)  # where no pixel lies, zeros are still written
-    for first_step in range(0, steps, BLOCK_STEPS):
-        x = begin_x + first_step
-        inside = x < end_x
-        _low, _high, fraction = sample(x, input_width, width, ALIGN_CORNERS, INDEX)
-        present = (c < classes)[:, None] & inside[None, :]
-        share_after = tl.where(before < 0, 1.0, fraction)  # pixels before the first column are clamped to it
-        above = tl.zeros([BLOCK_CLASSES, BLOCK_COLUMNS * BLOCK_STEPS], tl.float32)
-        to_next_row = tl.zeros([BLOCK_CLASSES, BLOCK_COLUMNS * BLOCK_STEPS], tl.float32)
-        for row in range(first_row - 1, tl.minimum(first_row + BAND, input_height)):
-            # What the pixels between this input row and the next one send to either.
-            to_this_row = to_next_row
-            to_next_row = tl.zeros([BLOCK_CLASSES, BLOCK_COLUMNS * BLOCK_STEPS], tl.float32)
-            below = blended_columns(
-                image + tl.minimum(row + 1, input_height - 1) * stride_row, left, right, present, fraction
-            )
-            if row < first_row:
-                above = blended_columns(image + tl.maximum(row, 0) * stride_row, left, right, present, fraction)
-            begin_y = first_output(row, input_height, height, ALIGN_CORNERS, tl.int64)
-            end_y = first_output(row + 1, input_height, height, ALIGN_CORNERS, tl.int64)
-            for y in range(begin_y, end_y):
-                _row, _next, row_fraction = sample(y, input_height, height, ALIGN_CORNERS, tl.int64)
-                line = (n * height + y) * width
-                label, _valid, kept, weight, label_weight = _read_pixels(
-                    line, x, inside, target, confidence, pixel_weight, class_weight, classes, threshold, ignore_index
-                )
-                if grad_output is not None:
-                    weight *= tl.load(grad_output + line + x, mask=kept, other=0.0)
-                # Where nothing is kept all weights are zero, and exp(-inf) keeps their powers finite.
-                log_total = tl.load(log_sum + line + x, mask=kept, other=float("inf"))
-                probability = tl.exp(blend(above, below, row_fraction) - log_total[None, :])
-                one_hot = weight * label_weight
-                if SMOOTHED:
-                    one_hot *= 1 - label_smoothing
-                share = (one_hot + weight * smoothed * class_weight_sum)[None, :] * probability
-                share -= tl.where(c[:, None] == label[None, :], one_hot[None, :], 0.0)
-                if SMOOTHED:
-                    share -= class_weights[:, None] * (weight * smoothed)[None, :]
-                share_below = tl.where(row < 0, 1.0, row_fraction)  # rows before the first one are clamped to it
-                to_this_row += share * (1 - share_below)
-                to_next_row += share * share_below
-            above = below
-            if row >= first_row:
-                total = _sum_steps(to_this_row * (1 - share_after)[None, :], BLOCK_STEPS)
-                total += tl.gather(_sum_steps(to_this_row * share_after[None, :], BLOCK_STEPS), previous, axis=1)
-                element = ((n * classes + c[:, None]) * input_height + row) * input_width + column[None, :]
-                if first_step > 0:
-                    tl.debug_barrier()  # the earlier steps' sums may be other threads' stores
-                    total += tl.load(gradient + element, mask=owned, other=0.0)
-                tl.store(gradient + element, total, mask=owned)
-
-
-@triton.jit
-def _sum_steps(values, STEPS: tl.constexpr):
-    """[classes, columns * STEPS] -> [classes, columns]"""
-    return tl.sum(tl.reshape(values, [values.shape[0], values.shape[1] // STEPS, STEPS]), axis=2)
 
 
 def _dense(inputs: LossInputs) -> LossInputs:

@@ -15,11 +15,11 @@ from torch import nn
 from maskmatch.commands import command_line
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.errors import UserError
-from maskmatch.config import Config, TrainConfig, options_of, validate
+from maskmatch.config import Config, TrainConfig, each_option, validate
 from maskmatch.config.rules import numbers
 from maskmatch.training.schedules import make_optimizer, resolve, set_learning_rate
 
-OPTIONS = {option.name: option for option in options_of(Config())}
+OPTIONS = {option.name: option for option in each_option(Config())}
 TYPED = [name for name in OPTIONS if name not in ("fused", "loader_from_file")]
 NUMERIC = [name for name, option in OPTIONS.items() if re.search(r"\b(int|float)\b", str(option.type))]
 TEXTS = {"wrong type": "what?", "negative": "-1", "huge": "9" * 40, "not a number": ".nan"}
@@ -125,7 +125,7 @@ def allowed(name: str) -> list[object]:
     found = []
     for value in BOUNDARIES:
         try:
-            next(one for one in options_of(changed(name, value)) if one.name == name).check()
+            next(one for one in each_option(changed(name, value)) if one.name == name).check()
         except UserError:
             continue
         found.append(value)

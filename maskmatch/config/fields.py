@@ -25,7 +25,7 @@ from maskmatch.config.rules import (
     option,
 )
 
-LARGEST_CROP = 32766  # OpenCV's: its sizes are of 16 bits
+LARGEST_CROP = 2**15  # a side; beyond it a batch has more bytes than can be counted, let alone kept
 
 
 def a_tenth(steps: int) -> int:

@@ -105,7 +105,8 @@ def test_numbers_are_refused(name: str) -> None:
     """No option takes a NaN, an infinity or, but for what masks store, a negative number."""
     values = [math.nan, math.inf, [math.nan], [math.inf], (1.0, math.nan), 10**400]
     for value in values if name.endswith("_values") else [*values, -1, -0.5, [-0.5], (-1, -1), [0.1, 0.1, 0.1, -0.1]]:
-        with pytest.raises(UserError, match=rf"^{name}"):
+        finite = all(map(math.isfinite, numbers(value))) if value != 10**400 else True
+        with pytest.raises(UserError, match=rf"^{name}" + ("" if finite else r"(: expected .*| must be finite), got")):
             validate(changed(name, value))
 
 

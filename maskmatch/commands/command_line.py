@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from maskmatch.common.errors import UserError
 from maskmatch.common.options import EXIT_USER_ERROR, Parser, add_switch
 from maskmatch.common.signals import StopError
-from maskmatch.config import Config, options_of, validate
+from maskmatch.config import Config, each_option, validate
 from maskmatch.config.rules import at_least, option
 from maskmatch.run_files.config_file import add_init_from, config_parser, parse
 
@@ -125,7 +125,7 @@ def parse_command(argv: Sequence[str]) -> tuple[Config, Verbs]:
     config = Config(**options)
     on_command_line = any(argument.split("=")[0] == "--data.loader" for argument in argv)
     config.loader_from_file = config.data.loader == "dali" and not on_command_line
-    for one in options_of(verbs):
+    for one in each_option(verbs):
         one.check()
     validate(config)
     return config, verbs

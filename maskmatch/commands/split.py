@@ -12,7 +12,7 @@ import numpy as np
 
 from maskmatch.commands.command_line import run
 from maskmatch.common.errors import UserError
-from maskmatch.config import Config
+from maskmatch.config import Config, validate
 from maskmatch.data.checking.preflight import check_pair, each
 from maskmatch.data.checking.stored_values import faults
 from maskmatch.data.dataset import Dataset, Pair
@@ -51,6 +51,7 @@ def _split(argv: Sequence[str]) -> None:
     if seed < 0:
         raise UserError(f"seed: expected at least 0, got {seed}")
     config = Config(**options)
+    validate(config)
     dataset = load_dataset(config.data, supervised_only=False, incomplete=True)
     name = labeled.replace("/", "_") + (f"_seed{seed}" if order == "random" else "")
     folder = Path(config.output) if config.output else dataset.root / "splits" / name

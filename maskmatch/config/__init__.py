@@ -7,7 +7,7 @@ former.py      options of before: their names of today
 """
 
 from maskmatch.config.fields import AblationConfig, Config, DataConfig, MethodConfig, ModelConfig, TrainConfig
-from maskmatch.config.validation import Option, check_sections, filled_in, flat, options_of, saved, validate
+from maskmatch.config.validation import Option, check_sections, each_option, filled_in, flat, saved, validate
 
 __all__ = [
     "AblationConfig",
@@ -18,9 +18,9 @@ __all__ = [
     "Option",
     "TrainConfig",
     "check_sections",
+    "each_option",
     "filled_in",
     "flat",
-    "options_of",
     "saved",
     "validate",
 ]

@@ -25,7 +25,7 @@ from maskmatch.config.rules import (
     option,
 )
 
-LARGEST_CROP = 32766  # OpenCV's: its sizes are of 16 bits
+LARGEST_CROP = 2**15  # a side; beyond it a batch has more bytes than can be counted, let alone kept
 
 
 def a_tenth(steps: int) -> int:
@@ -80,7 +80,8 @@ class DataConfig:
     jitter: float = option(0.8, SHARE)
     """Probability of the strong view's colour jitter."""
     jitter_strengths: tuple[float, float, float, float] = option((0.3, 0.3, 0.3, 0.05), JITTER_STRENGTHS)
-    """Of brightness, contrast and saturation, factors from [1 - v, 1 + v], and of hue, as a part of the full circle."""
+    """Of brightness, contrast and saturation, factors from [1 - v, 1 + v] and not below 0, and of hue, as a part of the
+    full circle."""
     grayscale: float = option(0.0, SHARE)
     """Probability that the strong view is gray."""
     blur: float = option(0.5, SHARE)

@@ -32,13 +32,13 @@ class Option:
                 raise UserError(f"{self.name} must be {rule.expected}, got {self.value}")
 
 
-def options_of(section: Any, prefix: str = "") -> Iterator[Option]:
+def each_option(section: Any, prefix: str = "") -> Iterator[Option]:
     """Every option of a configuration, or of one of its sections, in order."""
     types = get_type_hints(type(section))
     for field in fields(section):
         value, name = getattr(section, field.name), prefix + field.name
         if is_dataclass(types[field.name]):
-            yield from options_of(value, f"{name}.")
+            yield from each_option(value, f"{name}.")
         else:
             yield Option(name, value, types[field.name], field.metadata["about"])
 
@@ -49,7 +49,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the option, what it takes and what it got.
     """
-    for option in options_of(config):
+    for option in each_option(config):
         option.check()
     method, train = config.method, config.train
     if train.steps is not None and train.epochs is not None:
@@ -87,7 +87,7 @@ def filled_in(section: Section, steps: int) -> Section:
 
 def flat(config: Config) -> dict[str, Any]:
     """`section.option` -> value, of what makes a run."""
-    return {option.name: option.value for option in options_of(config) if option.about.saved}
+    return {option.name: option.value for option in each_option(config) if option.about.saved}
 
 
 def saved(config: Config) -> dict[str, Any]:

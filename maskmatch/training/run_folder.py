@@ -10,7 +10,7 @@ from torch import nn
 
 from maskmatch.common.errors import UserError
 from maskmatch.common.text_files import writable_folder
-from maskmatch.config import Config, options_of
+from maskmatch.config import Config, each_option
 from maskmatch.config.former import flattened, other_constants, renewed
 from maskmatch.data import check_fingerprint
 from maskmatch.data.decoding.files import is_utf8
@@ -73,7 +73,7 @@ def _check_same_run(saved: dict[str, Any], config: Config, path: Path) -> None:
     before = flattened(renewed(saved))
     # max_skipped_steps could end a run, but not change it.
     changed = [one for one in other_constants(saved) if one[0] != "train.max_skipped_steps"]
-    for option in options_of(config):
+    for option in each_option(config):
         was = before.get(option.name, option.value)  # an option that the run did not know yet
         if option.about.saved and not option.about.free and _plain(was) != _plain(option.value):
             changed.append((option.name, was, option.value))

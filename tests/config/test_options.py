@@ -15,11 +15,11 @@ from torch import nn
 from maskmatch.commands import command_line
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.errors import UserError
-from maskmatch.config import Config, TrainConfig, options_of, validate
+from maskmatch.config import Config, TrainConfig, each_option, validate
 from maskmatch.config.rules import numbers
 from maskmatch.training.schedules import make_optimizer, resolve, set_learning_rate
 
-OPTIONS = {option.name: option for option in options_of(Config())}
+OPTIONS = {option.name: option for option in each_option(Config())}
 TYPED = [name for name in OPTIONS if name not in ("fused", "loader_from_file")]
 NUMERIC = [name for name, option in OPTIONS.items() if re.search(r"\b(int|float)\b", str(option.type))]
 TEXTS = {"wrong type": "what?", "negative": "-1", "huge": "9" * 40, "not a number": ".nan"}
@@ -105,7 +105,8 @@ def test_numbers_are_refused(name: str) -> None:
     """No option takes a NaN, an infinity or, but for what masks store, a negative number."""
     values = [math.nan, math.inf, [math.nan], [math.inf], (1.0, math.nan), 10**400]
     for value in values if name.endswith("_values") else [*values, -1, -0.5, [-0.5], (-1, -1), [0.1, 0.1, 0.1, -0.1]]:
-        with pytest.raises(UserError, match=rf"^{name}"):
+        finite = all(map(math.isfinite, numbers(value))) if value != 10**400 else True
+        with pytest.raises(UserError, match=rf"^{name}" + ("" if finite else r"(: expected .*| must be finite), got")):
             validate(changed(name, value))
 
 
@@ -125,7 +126,7 @@ def allowed(name: str) -> list[object]:
     found = []
     for value in BOUNDARIES:
         try:
-            next(one for one in options_of(changed(name, value)) if one.name == name).check()
+            next(one for one in each_option(changed(name, value)) if one.name == name).check()
         except UserError:
             continue
         found.append(value)

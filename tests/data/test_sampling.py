@@ -96,6 +96,14 @@ def test_parameters_follow_their_distributions() -> None:
     assert all(0 <= sample.seed < 2**63 for sample in samples)
 
 
+def test_factors_are_not_negative() -> None:
+    """torchvision refuses those that are."""
+    strong = dataclasses.replace(CONFIG, jitter=1.0, jitter_strengths=(3.0, 3.0, 3.0, 0.1))
+    samples = [dict(draw_sample(i, 0, seed=0, stream=1, config=strong).jitter) for i in range(200)]
+    for name in ("brightness", "contrast", "saturation"):
+        assert 0 == min(factors[name] for factors in samples) < 3 < max(factors[name] for factors in samples) <= 4
+
+
 def test_draws_are_those_of_a_generator_of_their_own() -> None:
     """One for each purpose, epoch and sample, which no other draw has moved on."""
     expected = np.random.Generator(np.random.Philox(key=np.array([7, 1], np.uint64), counter=[0, 0, 3, 0]))

@@ -85,13 +85,13 @@ def draw_sample(index: int, epoch: int, *, seed: int, stream: int, config: DataC
     rng = _generator(seed, stream, _PARAMETERS, epoch, index)
     u = rng.random(16).tolist()  # Python's own numbers, whose arithmetic is faster than that of numpy's scalars
     low, high = config.scale_range
-    brightness, contrast, saturation, hue = config.jitter_strengths
+    *strengths, hue = config.jitter_strengths
+    names = ("brightness", "contrast", "saturation")
     factors = {
-        "brightness": 1 + (2 * u[6] - 1) * brightness,
-        "contrast": 1 + (2 * u[7] - 1) * contrast,
-        "saturation": 1 + (2 * u[8] - 1) * saturation,
-        "hue": (2 * u[9] - 1) * hue,
+        name: max(0.0, 1 + (2 * draw - 1) * strength)
+        for name, draw, strength in zip(names, u[6:9], strengths, strict=True)
     }
+    factors["hue"] = (2 * u[9] - 1) * hue
     order = sorted(zip(u[10:14], factors, strict=True))
     return Sample(
         id=index,

@@ -173,9 +173,10 @@ def test_one_forward_answers_several_branches(network, batch):
 def test_which_forward_updates_batchnorm(network, batch, branch, option, updates):
     method = make(**{option: updates})
     pseudo = method.pseudo_labels(Teacher(network, 0.9), batch)
-    before = network.norm.running_mean.clone()
+    mean, count = network.norm.running_mean.clone(), network.norm.num_batches_tracked.clone()
     method.logits(network.train(), [method.branch(branch, batch, pseudo)])
-    assert torch.equal(network.norm.running_mean, before) != updates
+    assert torch.equal(network.norm.running_mean, mean) != updates
+    assert network.norm.num_batches_tracked == count + updates
     assert network.norm.momentum == 0.1
 
 

@@ -57,7 +57,9 @@ class Usage:
     @property
     def name(self) -> str:
         """With template arguments."""
-        found = re.search(r"(\w+(<.*>)?)\(", re.sub(r"maskmatch::(?:cuda::)?|[(]anonymous namespace[)]::", "", self.kernel))
+        found = re.search(
+            r"(\w+(<.*>)?)\(", re.sub(r"maskmatch::(?:cuda::)?|[(]anonymous namespace[)]::", "", self.kernel)
+        )
         assert found, self.kernel
         return found[1].replace("(LossMode)", "LossMode ")
 

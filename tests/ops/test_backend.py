@@ -89,6 +89,20 @@ print([str(w.message) for w in caught], o.info()["available"])
     assert "backend cpp has no multiscale_pseudo_label: the package was installed without it" in forced.stderr
 
 
+def test_an_extra_backend_is_there_for_a_block() -> None:
+    before = info()
+    with _backend.extra_backend("mine", "cpu", {"patch_mask": str.upper}):
+        assert info()["backend"] == "mine" and info()["available"] == [*before["available"], "mine"]
+        assert _backend.implementation("patch_mask", torch.zeros(1)) is str.upper
+        with pytest.raises(RuntimeError, match="backend mine has no upsample_cross_entropy"):
+            _backend.implementation("upsample_cross_entropy", torch.zeros(1))
+        with use_backend("auto"):
+            assert current_backend(torch.device("cpu")) != "mine"
+    assert info() == before
+    with pytest.raises(ValueError, match="backend must be one of auto, reference, cpp, cuda, triton, got 'mine'"):
+        use_backend("mine")
+
+
 def test_on_a_gpu_cuda_then_triton_then_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `train --fused` uses and names."""
     gpu = torch.device("cuda")

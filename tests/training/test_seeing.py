@@ -55,7 +55,7 @@ def test_the_best_checkpoint_is_the_selected_networks(run):
 
 
 def test_a_run_that_diverges_says_where(train, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("maskmatch.training.loop.MAX_SKIPPED_STEPS", 4)
+    monkeypatch.setattr("maskmatch.training.after_step.MAX_SKIPPED_STEPS", 4)
     options = ["--train.steps", 30, "--train.lr", "1e30"]
     assert train(*options, "--output", tmp_path / "run") == 2
     error = capsys.readouterr().err.strip()

@@ -11,11 +11,14 @@ export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 train: .venv/installed
 	$(BIN)/python -m maskmatch.train --fused
 
+# A process for each core, up to four: each may take several gigabytes. What is in one file stays in one process.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # The operators' C++, and the CUDA kernels on the CPU, under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of
 # the package.

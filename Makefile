@@ -12,7 +12,7 @@ train: .venv/installed
 	$(BIN)/python -m maskmatch.train --fused
 
 # A process for each core, up to four: each may take several gigabytes. What is in one file stays in one process.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/installed lint
 	$(PYTEST)

@@ -15,9 +15,9 @@ HUGE = 2**29  # bytes of the heap, from where it ends now, that the system is as
 def keep_freed_memory() -> None:
     """Have glibc keep what this process frees, instead of handing large blocks back to the system; in huge pages.
 
-    A training step asks for the same blocks again and again, and on the CPU the page faults of getting them back were a
-    tenth of its time or more; finding where its pages are was another thirtieth. What the environment says of malloc
-    stays; other C libraries are left as they are.
+    A training step asks for the same blocks again and again. On the CPU it otherwise spends a good part of its time on
+    page faults, getting them back, and on finding where its pages are. What the environment says of malloc stays; other
+    C libraries are left as they are.
     """
     if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
         return

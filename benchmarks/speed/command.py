@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for record in area.run(selection):
             own.append(record)
             print(*[text(record.get(column)) for column in area.COLUMNS], sep="  ", file=sys.stderr, flush=True)
-        print_table(own, area.COLUMNS)
+        print_table(own, [name for name in area.COLUMNS if any(record.get(name) is not None for record in own)])
         records += own
     for line in selection.skipped:
         print("skipped:", line)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import machine
+from benchmarks.speed import measure_gpu
 from benchmarks.speed.measure import (
     bytes_per_millisecond,
     milliseconds,
@@ -17,11 +18,12 @@ from benchmarks.speed.measure import (
     peak_bytes,
     percentiles,
 )
-from benchmarks.speed.ops_cases import DEFAULT_SHAPES, SHAPES, Case, all_cases
+from benchmarks.speed.ops_cases import CPU_SHAPES, DEFAULT_SHAPES, GPU_SHAPES, Case, all_cases, gpu_cases
 from benchmarks.speed.selection import Selection
 from maskmatch.ops import info, use_backend
 
 PROVIDERS = ("eager", "compile", "cpp", "cuda", "triton")
+SHAPES = (*CPU_SHAPES, *GPU_SHAPES)
 COLUMNS = (
     "operator",
     "shape",
@@ -32,6 +34,9 @@ COLUMNS = (
     "ms_p20",
     "ms_p50",
     "ms_p80",
+    "graph_us",
+    "host_us",
+    "launches",
     "over_eager",
     "over_compile",
     "over_floor",
@@ -48,17 +53,21 @@ LARGEST_ERROR = 1e-3  # relative, against fp64
 class Machine:
     """What the floors are made of."""
 
-    exps_per_ms: float | None  # None where not measured, as on CUDA
+    exps_per_ms: float | None  # None where it could not be measured
     bytes_per_ms: float
 
 
 def run(selection: Selection) -> Iterator[dict[str, Any]]:
-    """One record for each case, mode and provider; providers are timed in turns."""
+    """One record for each case, mode and provider; on a CPU providers are timed in turns."""
     device = selection.device
     labels = _labels(selection)
-    floor = Machine(_exps_per_ms(selection), bytes_per_millisecond(64 << 20, device))
-    shapes = selection.chosen_shapes(SHAPES if selection.shapes else DEFAULT_SHAPES)
-    for case in all_cases(device, shapes):
+    count = measure_gpu.bytes_of_a_copy() if device == "cuda" else 64 << 20
+    floor = Machine(_exps_per_ms(selection), bytes_per_millisecond(count, device))
+    if device == "cuda":
+        cases = gpu_cases(selection.chosen_shapes(GPU_SHAPES))
+    else:
+        cases = all_cases(device, selection.chosen_shapes(CPU_SHAPES if selection.shapes else DEFAULT_SHAPES))
+    for case in cases:
         for mode in case.modes:
             torch._dynamo.reset()
             yield from _records(case, mode, labels, floor, selection)
@@ -85,7 +94,7 @@ def _labels(selection: Selection) -> list[str]:
 
 def _exps_per_ms(selection: Selection) -> float | None:
     if selection.device == "cuda":
-        return None
+        return measure_gpu.exps_per_millisecond()
     try:
         return torch.get_num_threads() * 1e6 / nanoseconds_per_exp(info()["instruction_set"] or "default")
     except (RuntimeError, OSError) as error:
@@ -110,8 +119,11 @@ def _records(
             functions[label] = function
         else:
             yield shared | _provider(label) | {"error": errors[label], "problem": "wrong, so not timed"}
-    taken = milliseconds(functions, ROUNDS, device, warmup=2, seconds=SECONDS)
-    times = {label: percentiles(of_label) for label, of_label in taken.items()}
+    if device == "cuda":
+        times = {label: measure_gpu.measure(function) for label, function in functions.items()}
+    else:
+        taken = milliseconds(functions, ROUNDS, device, warmup=2, seconds=SECONDS)
+        times = {label: percentiles(of_label) for label, of_label in taken.items()}
     memory = {label: peak_bytes(function, device) for label, function in functions.items()}
     exps, least_bytes = case.least(mode)
     floor_ms = max(least_bytes / floor.bytes_per_ms, exps / floor.exps_per_ms if floor.exps_per_ms else 0.0)
@@ -126,7 +138,7 @@ def _records(
                 "gigabytes_per_second": least_bytes / measured["ms_p50"] / 1e6,
                 "over_eager": _over(times, "eager", measured),
                 "over_compile": _over(times, "compile", measured),
-                "over_floor": measured["ms_p50"] / floor_ms,
+                "over_floor": _kernels_ms(measured) / floor_ms,
                 "floor_ms": floor_ms,
                 "memory_bytes": memory[label],
                 "memory": memory[label] / memory["eager"] if memory.get("eager") else None,
@@ -155,5 +167,11 @@ def _provider(label: str) -> dict[str, str]:
     return {"provider": provider, "instruction_set": instruction_set}
 
 
-def _over(times: dict[str, dict[str, float]], baseline: str, measured: dict[str, float]) -> float | None:
-    return times[baseline]["ms_p50"] / measured["ms_p50"] if baseline in times else None
+def _over(times: dict[str, dict[str, Any]], baseline: str, measured: dict[str, Any]) -> float | None:
+    return _kernels_ms(times[baseline]) / _kernels_ms(measured) if baseline in times else None
+
+
+def _kernels_ms(measured: dict[str, Any]) -> float:
+    """On a GPU of the kernels alone, where that is known; else of the whole call."""
+    graph_us: float | None = measured.get("graph_us")
+    return measured["ms_p50"] if graph_us is None else graph_us / 1e3

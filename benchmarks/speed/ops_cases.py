@@ -29,13 +29,21 @@ THRESHOLD = 0.95
 Shape = tuple[int, int, int]  # images, classes, side of the square images
 
 # Batches of the public data sets, and the strides of the logits at which the loss is taken.
-SHAPES: dict[str, tuple[Shape, tuple[int, ...]]] = {
+CPU_SHAPES: dict[str, tuple[Shape, tuple[int, ...]]] = {
     "voc": ((4, 21, 321), (8, 4)),
     "cityscapes": ((2, 19, 801), (8,)),
     "coco": ((2, 81, 513), (4,)),
     "ade20k": ((2, 150, 512), (4,)),
 }
 DEFAULT_SHAPES = ("voc", "cityscapes")
+# Of a GPU, with one stride of the logits.
+GPU_SHAPES: dict[str, tuple[Shape, int]] = {
+    "voc": ((8, 21, 320), 8),
+    "cityscapes": ((4, 19, 800), 8),
+    "voc4": ((16, 21, 320), 4),
+    "ade20k": ((8, 150, 512), 4),
+}
+GPU_SCALES = (0.75, 1.0, 1.25)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def relative_error(got: Tensor, exact: Tensor) -> float:
 
 
 def all_cases(device: str, shapes: list[str]) -> Iterator[Case]:
-    for shape, strides in (SHAPES[name] for name in shapes):
+    for shape, strides in (CPU_SHAPES[name] for name in shapes):
         for trained in (False, True):
             yield pseudo_label(shape, trained, device)
         for stride in strides:
@@ -106,6 +114,14 @@ def all_cases(device: str, shapes: list[str]) -> Iterator[Case]:
         for layout in ("contiguous", "channels_last"):
             yield masking((2 * shape[0], 3, shape[2], shape[2]), layout, device)
         yield confusion(shape, device)
+
+
+def gpu_cases(shapes: list[str]) -> Iterator[Case]:
+    """A case of each operator and shape; the roofline has the same."""
+    for shape, stride in (GPU_SHAPES[name] for name in shapes):
+        yield pseudo_label(shape, False, "cuda", stride, GPU_SCALES)
+        yield loss(shape, stride, 0.5, "half confident", False, "cuda")
+        yield masking((2 * shape[0], 3, shape[2], shape[2]), "channels_last", "cuda")
 
 
 def _side(size: int, stride: int) -> int:
@@ -164,9 +180,9 @@ def trained_logits(shape: Shape, stride: int, scales: tuple[float, ...], device:
     return [scale.to(device) for scale in logits], label.to(device)
 
 
-def pseudo_label(shape: Shape, trained: bool, device: str) -> Case:
+def pseudo_label(shape: Shape, trained: bool, device: str, stride: int = 8, sizes: tuple[float, ...] = SCALES) -> Case:
     count, classes, size = shape
-    scales = trained_logits(shape, 8, SCALES, device)[0] if trained else _logits(shape, 8, SCALES, device)
+    scales = trained_logits(shape, stride, sizes, device)[0] if trained else _logits(shape, stride, sizes, device)
 
     @cache
     def exact() -> Tensor:
@@ -175,7 +191,7 @@ def pseudo_label(shape: Shape, trained: bool, device: str) -> Case:
 
     pixels = count * size * size
     return Case(
-        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/8",
+        "multiscale_pseudo_label", f"{count}x{classes}x{size}x{size}/{stride}",
         "trained network" if trained else "random logits",
         lambda: ops_baseline.pseudo_label(scales, (size, size)), lambda: multiscale_pseudo_label(scales, (size, size)),
         lambda result: relative_error(result[1], exact()),

@@ -23,19 +23,14 @@ from benchmarks.provenance import machine
 from benchmarks.speed import ops_baseline
 from benchmarks.speed.gpu_model import predicted_us
 from benchmarks.speed.launches import Kernels
+from benchmarks.speed.ops_cases import GPU_SCALES, GPU_SHAPES
 from benchmarks.speed.selection import Selection
 from maskmatch.ops import multiscale_pseudo_label, patch_mask, upsample_cross_entropy
 from tools.emulator import emulated
 
 Shape = tuple[int, int, int, int]
 # Images, classes, side and the stride of the logits.
-SHAPES = {
-    "voc": (8, 21, 320, 8),
-    "cityscapes": (4, 19, 800, 8),
-    "voc4": (16, 21, 320, 4),
-    "ade20k": (8, 150, 512, 4),
-}
-SCALES = (0.75, 1.0, 1.25)
+SHAPES: dict[str, Shape] = {name: (*shape, stride) for name, (shape, stride) in GPU_SHAPES.items()}
 THRESHOLD = 0.5
 PATCH = 16
 MASK_RATIO = 0.7
@@ -155,7 +150,7 @@ def _bytes(*tensors: Tensor) -> int:
 
 def pseudo_label(shape: Shape, dtype: torch.dtype) -> Work:
     count, _, size, _ = shape
-    scales = [_logits(shape, scale, dtype) for scale in SCALES]
+    scales = [_logits(shape, scale, dtype) for scale in GPU_SCALES]
 
     return Work(
         "multiscale_pseudo_label", count, _name(shape), "three scales", dtype,

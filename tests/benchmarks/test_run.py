@@ -76,6 +76,24 @@ def test_a_provider_that_fails_does_not_end_the_others(monkeypatch):
     assert selection.skipped == ["ops, triton: does not run on cpu"]
 
 
+def test_on_a_gpu_the_kernels_are_compared(monkeypatch):
+    """Stands in for the device: what is measured there is made up."""
+    base = {"ms_p20": 1.0, "ms_p50": 1.0, "ms_p80": 1.0, "host_us": 900.0, "launches": 3}
+    made_up = iter([base | {"graph_us": 100.0}, base | {"graph_us": 25.0}])
+    monkeypatch.setattr(ops, "gpu_cases", lambda shapes: iter([case(lambda: torch.full((4,), 2.0))]))
+    monkeypatch.setattr(ops, "_labels", lambda selection: ["eager", "reference"])
+    monkeypatch.setattr(ops, "machine", lambda device: {"device": device})
+    monkeypatch.setattr(ops, "peak_bytes", lambda function, device: 8)
+    monkeypatch.setattr(ops, "bytes_per_millisecond", lambda count, device: count)
+    monkeypatch.setattr(ops.measure_gpu, "measure", lambda function: next(made_up))
+    monkeypatch.setattr(ops.measure_gpu, "bytes_of_a_copy", lambda: 1600)  # so 16 bytes are 0.01 ms
+    monkeypatch.setattr(ops.measure_gpu, "exps_per_millisecond", lambda: 1000.0)
+    eager, fused = ops.run(Selection(device="cuda"))
+    assert eager["over_floor"] == pytest.approx(0.1 / 0.01)
+    assert fused["over_floor"] == pytest.approx(0.025 / 0.01) and fused["over_eager"] == 4
+    assert fused["host_us"] == 900 and fused["launches"] == 3
+
+
 def test_modes_of_a_differentiable_case():
     leaf = torch.tensor([3.0], requires_grad=True)
     square = case(lambda: None, leaf=leaf, modes=("both", "forward", "backward"))
@@ -113,7 +131,7 @@ def test_mistakes_are_named(options, expected, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif("cpp" not in info()["available"], reason="the C++ operators were not compiled")
 def test_every_case_of_a_shape(monkeypatch, tmp_path, capsys):
-    monkeypatch.setitem(ops_cases.SHAPES, "voc", ((2, 3, 33), (8,)))
+    monkeypatch.setitem(ops_cases.CPU_SHAPES, "voc", ((2, 3, 33), (8,)))
     options = ["--shapes", "voc", "--providers", "eager,cpp,cuda", "--json", str(tmp_path / "ops.json")]
     options += ["--csv", str(tmp_path / "ops.csv"), "--profile", str(tmp_path / "traces")]
     assert command.main(["ops", *options]) == 0

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskmatch.common.batch import Batch
 from maskmatch.common.errors import UserError
-from maskmatch.config import MethodConfig, TrainConfig
+from maskmatch.config import AblationConfig, MethodConfig, TrainConfig
 from maskmatch.method import MaskMatch, Teacher
 from maskmatch.ops import use_backend
 from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
@@ -130,7 +130,7 @@ class NothingIsRead(TorchDispatchMode):
     "method",
     [
         {},
-        {"region": "visible"},
+        {"ablation": AblationConfig(region="visible")},
         {"ohem": 0.5, "class_weights": [1.0, 2.0, 1.0, 1.0]},
         {"masking": "block", "class_thresholds": True, "logit_adjustment": 0.5},
     ],
@@ -162,7 +162,7 @@ def test_compiled_step_equals_eager_without_a_graph_break():
     """Networks and all else are compiled with fullgraph=True, which raises at a graph break."""
     network = make_network(nn.BatchNorm2d(8))
     # Every pixel counts: a confidence that rounds across the threshold would be a step in the loss.
-    options = {"method": {"region": "hidden", "threshold": 0.0, "scales": [1.5]}, "optimizer": "sgd", "lr": 0.1}
+    options = {"method": {"ablation": AblationConfig(region="hidden"), "threshold": 0.0, "scales": [1.5]}, "optimizer": "sgd", "lr": 0.1}
     eager = run(network, **options)
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters

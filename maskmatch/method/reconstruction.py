@@ -35,10 +35,12 @@ def head_for(network: nn.Module) -> ReconstructionHead:
     convolution = next((module for module in own.modules() if isinstance(module, nn.Conv2d)), None)
     if convolution is None:
         raise UserError(
-            f"method.reconstruction needs a network with a segmentation_head that its own head can stand beside, "
-            f"as those of segmentation_models.pytorch, got {type(network).__name__}"
+            "method.ablation.reconstruction needs a network with a segmentation_head that its own head can stand "
+            f"beside, as those of segmentation_models.pytorch, got {type(network).__name__}"
         )
-    return ReconstructionHead(convolution.in_channels).to(convolution.weight.device)
+    head, device = ReconstructionHead(convolution.in_channels), convolution.weight.device
+    # Not even to where it is: the fake tensors of --dry_run refuse it.
+    return head if device.type == "cpu" else head.to(device)
 
 
 def with_head(network: nn.Module, head: ReconstructionHead) -> nn.Module:

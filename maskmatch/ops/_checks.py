@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 LOGIT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_CLASSES = 255
@@ -88,8 +89,11 @@ def check_bool(name: str, value: object) -> bool:
 
 
 def check_labels(target: Tensor, classes: int, ignore_index: int) -> None:
-    """Raises on the CPU; elsewhere and in a compiled graph gather's own check must do, as this one would wait."""
-    if target.device.type != "cpu" or torch.compiler.is_compiling():
+    """Raises on the CPU; elsewhere and in a compiled graph gather's own check must do, as this one would wait.
+
+    A fake tensor has no labels to look at.
+    """
+    if target.device.type != "cpu" or torch.compiler.is_compiling() or isinstance(target, FakeTensor):
         return
     wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
     if wrong.any():

@@ -8,9 +8,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from maskmatch.commands.train import main
 from maskmatch.common.batch import Batch
-from maskmatch.config import Config, DataConfig, MethodConfig, ModelConfig, TrainConfig
+from maskmatch.config import AblationConfig, Config, DataConfig, MethodConfig, ModelConfig, TrainConfig
 from maskmatch.method import Teacher
+from maskmatch.method.reconstruction import head_for
 from maskmatch.models import build_student
+from maskmatch.ops import use_backend
 from maskmatch.training.memory import measure_memory
 from maskmatch.training.step import TrainStep, make_method
 
@@ -72,6 +74,25 @@ def test_parts(optimizer, states):
     assert memory.gradients == parameters
     assert memory.optimizer == pytest.approx(states * parameters, rel=0.001)  # and its step counters
     assert memory.batch == 2 * 64 * 64 * (3 * 3 + 1 + 1) + 2 * 8
+
+
+def test_a_head_for_the_reconstruction_is_planned_too():
+    config = configured(crop=64, batch_size=2)
+    method = replace(config.method, lcr=False, ablation=AblationConfig(reconstruction=True))
+    without, with_it = (
+        measure_memory(replace(config, method=one), CLASSES) for one in (replace(config.method, lcr=False), method)
+    )
+    head = head_for(build_student(config.model, CLASSES).network)
+    parameters = sum(4 * parameter.numel() for parameter in head.parameters())
+    assert with_it.optimizer - without.optimizer == pytest.approx(2 * parameters, rel=0.001)
+
+
+def test_operators_that_are_not_compiled_are_planned_too():
+    config = configured(crop=64, batch_size=2)
+    fused = measure_memory(config, CLASSES)
+    with use_backend("reference"):
+        plain = measure_memory(config, CLASSES)
+    assert (plain.network, plain.optimizer, plain.batch) == (fused.network, fused.optimizer, fused.batch)
 
 
 @pytest.mark.slow

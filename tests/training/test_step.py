@@ -162,7 +162,8 @@ def test_compiled_step_equals_eager_without_a_graph_break():
     """Networks and all else are compiled with fullgraph=True, which raises at a graph break."""
     network = make_network(nn.BatchNorm2d(8))
     # Every pixel counts: a confidence that rounds across the threshold would be a step in the loss.
-    options = {"method": {"ablation": AblationConfig(region="hidden"), "threshold": 0.0, "scales": [1.5]}, "optimizer": "sgd", "lr": 0.1}
+    method = {"ablation": AblationConfig(region="hidden"), "threshold": 0.0, "scales": [1.5]}
+    options = {"method": method, "optimizer": "sgd", "lr": 0.1}
     eager = run(network, **options)
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters

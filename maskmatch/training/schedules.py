@@ -52,7 +52,8 @@ def lr_report(config: TrainConfig, batch: int) -> str:
 def make_optimizer(network: nn.Module, config: TrainConfig, processes: int = 1) -> Optimizer:
     """Two groups, so that everything but the encoder can learn faster than it.
 
-    Fused: one kernel on a GPU, which also lets fp16's scaler skip a step unasked; the fastest on a CPU too.
+    Fused: one kernel on a GPU, which also skips a step and divides by the loss scale on the device's word; the fastest
+    on a CPU too.
     """
     encoder: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ActionYesNo
-
 from maskmatch.commands.command_line import run, run_parser
 from maskmatch.common.errors import UserError
+from maskmatch.common.options import add_switch
 from maskmatch.run_files.config_file import parse
 
 DESCRIPTION = (
@@ -63,12 +62,7 @@ def _options(argv: Sequence[str]) -> dict[str, Any]:
     parser.add_argument(
         "--output", type=str | None, default=None, help="File to write; default RUN/model.onnx or RUN/model.pt2."
     )
-    parser.add_argument(
-        "--overwrite",
-        action=ActionYesNo(yes_prefix="", no_prefix="no-"),
-        default=False,
-        help="Replace the file if it is there.",
-    )
+    add_switch(parser, "--overwrite", "Replace the file if it is there.")
     return parse(parser, argv)
 
 

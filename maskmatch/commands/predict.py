@@ -14,11 +14,9 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ActionYesNo
-
 from maskmatch.commands.command_line import add_inference_options, inference_of, run, run_parser
 from maskmatch.common.errors import UserError
-from maskmatch.common.options import EXIT_USER_ERROR
+from maskmatch.common.options import EXIT_USER_ERROR, add_switch
 from maskmatch.common.terminal import passing_progress
 from maskmatch.run_files.config_file import parse
 
@@ -93,13 +91,12 @@ def _options(argv: Sequence[str]) -> dict[str, Any]:
     )
     parser.add_argument("--output", type=str, required=True, help="Folder to write to.")
     add_inference_options(parser)
-    for name, purpose in (
-        ("overwrite", "Write again what is there already."),
-        ("pseudo_labels", "Also write pseudo_labels/NAME.png, with uncertain pixels at 255, and a list to train with."),
-    ):
-        parser.add_argument(
-            f"--{name}", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=False, help=purpose
-        )
+    add_switch(parser, "--overwrite", "Write again what is there already.")
+    add_switch(
+        parser,
+        "--pseudo_labels",
+        "Also write pseudo_labels/NAME.png, with uncertain pixels at 255, and a list to train with.",
+    )
     parser.add_argument(
         "--threshold", type=float | None, default=None, help="Confidence of a pseudo-label; default training's."
     )

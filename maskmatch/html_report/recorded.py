@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.json_values import finite
 
 Points = list[tuple[int, float | None]]
 """Values over steps; None where there was a value that is no number, such as the loss of a skipped step."""
@@ -73,11 +73,6 @@ def read_recorded(run: Path) -> Recorded:
         phases=_read_phases(run / "profile.txt"),
         speed=_read_speed(run / "tensorboard"),
     )
-
-
-def finite(value: Any) -> float | None:
-    """The number; None for what is none."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from maskmatch.common.json_values import finite
 from maskmatch.metrics.boundary import BoundaryIoU
 from maskmatch.metrics.confusion import ConfusionMatrix, Metrics
 from maskmatch.metrics.coverage import Coverage, CoveragePoint
@@ -40,22 +41,22 @@ class Measurement:
         accuracy = [self.matrix[i, i] / pixels[i] if pixels[i] else math.nan for i in range(len(pixels))]
         classes = zip(class_names, self.metrics.iou, self.boundary_iou, accuracy, pixels.tolist(), strict=True)
         return {
-            "miou": _finite(self.metrics.miou),
-            "mean_boundary_iou": _finite(self.mean_boundary_iou),
-            "pixel_accuracy": _finite(self.metrics.pixel_accuracy),
-            "mean_accuracy": _finite(self.metrics.mean_accuracy),
+            "miou": finite(self.metrics.miou),
+            "mean_boundary_iou": finite(self.mean_boundary_iou),
+            "pixel_accuracy": finite(self.metrics.pixel_accuracy),
+            "mean_accuracy": finite(self.metrics.mean_accuracy),
             "classes": [
                 {
                     "name": name,
-                    "iou": _finite(iou),
-                    "boundary_iou": _finite(boundary_iou),
-                    "accuracy": _finite(right),
+                    "iou": finite(iou),
+                    "boundary_iou": finite(boundary_iou),
+                    "accuracy": finite(right),
                     "pixels": count,
                 }
                 for name, iou, boundary_iou, right, count in classes
             ],
             "coverage": [
-                {"threshold": threshold, "coverage": _finite(coverage), "accuracy": _finite(right)}
+                {"threshold": threshold, "coverage": finite(coverage), "accuracy": finite(right)}
                 for threshold, coverage, right in self.coverage
             ],
             "confusion": self.matrix.tolist(),
@@ -88,8 +89,3 @@ def measure(
     edges.counts = total(edges.counts)
     coverage.counts = total(coverage.counts)
     return Measurement(confusion.compute(), edges.compute(), coverage.compute(), confusion.matrix.cpu().numpy())
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(value) else float(value)

@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.json_values import finite
 from maskmatch.common.signals import StopSignal
 from maskmatch.run_files import checkpoint
-from maskmatch.training.records import finite
 from maskmatch.training.run import Run
 from maskmatch.training.telemetry import Display
 

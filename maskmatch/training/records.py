@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskmatch.common.json_values import finite
 from maskmatch.training.pseudo_label_watch import Counts, measures
 from maskmatch.training.readback import Readback
 from maskmatch.training.step import TrainStep
@@ -95,8 +95,3 @@ class _Unread:
     names: list[str]  # of the losses
     validated: dict[str, Any]
     steps: int
-
-
-def finite(number: float) -> float | None:
-    """JSON has no NaN: null where there was nothing to measure."""
-    return number if math.isfinite(number) else None

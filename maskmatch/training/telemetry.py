@@ -22,8 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from maskmatch.common.terminal import plain_console
 from maskmatch.common.text_files import write_text
+from maskmatch.method import BRANCHES
 
-LOSSES = ("loss_x", "loss_u", "loss_m", "loss_r")
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -120,7 +120,7 @@ class Display:
 
     def update(self, step: int, record: dict[str, Any], images_per_second: float) -> None:
         """Show where the run is after `step` steps."""
-        losses = "  ".join(f"{name} {record[name]:.3f}" for name in LOSSES if record.get(name) is not None)
+        losses = "  ".join(f"{name} {record[name]:.3f}" for name in BRANCHES if record.get(name) is not None)
         coverage = f"  coverage {record['coverage']:.0%}" if record.get("coverage") is not None else ""
         status = f"{losses}{coverage}  {images_per_second:.0f} images/s"
         self.progress.update(self.task, completed=step, status=status)

@@ -140,13 +140,15 @@ class TrainStep:
         return dict(zip(found, torch.where(good, values, torch.nan), strict=True))
 
     def find_fault(self, batches: Sequence[Batch], step: int) -> tuple[str, str] | None:
-        """Repeat a step that was not taken, branch by branch; it waits for the device and leaves no gradients.
+        """Repeat a step that was not taken, branch by branch, to say why; nothing is trained any more after it.
+
+        It waits for the device. Processes each look at their own images.
 
         Returns:
             The name of the first branch's loss that is at fault, and what is wrong with it.
         """
         self._begin(step)
-        self._student = self._trained  # each process for itself
+        self._student = self._trained  # without the other processes
         for part in self._parts(batches, step, joint=False):
             self.optimizer.zero_grad(set_to_none=True)
             (name,) = part.branches
@@ -156,7 +158,6 @@ class TrainStep:
             self._backward(losses["loss"])
             if self.guard.found_inf(losses[name].detach()):
                 return name, "its gradient is not finite"
-        self.optimizer.zero_grad(set_to_none=True)
         return None
 
     def state_dict(self) -> dict[str, dict[str, Any]]:

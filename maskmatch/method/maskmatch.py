@@ -128,7 +128,7 @@ class MaskMatch:
                     target=batch.target,
                     pseudo=pseudo,
                     first=group is groups[0],
-                    last=group is groups[-1] and batch is batches[-1],
+                    last=group is groups[-1] and index == len(batches) - 1,
                 )
 
     def losses(self, logits: Sequence[Tensor], part: Part) -> dict[str, Tensor]:

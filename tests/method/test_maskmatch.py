@@ -213,3 +213,10 @@ def test_a_whole_step_compiles_in_one_graph(network, batch):
     compiled = torch.compile(lambda batch: method(network, teacher, batch, 0), fullgraph=True)(batch)
     for value, reference in zip(compiled, expected, strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_is_there_twice_ends_the_step_once(network, batch):
+    parts = list(make(cutmix=False).parts(Teacher(network, 0.9), [batch, batch], step=0))
+    assert [(part.batch, part.first, part.last) for part in parts] == [
+        (0, True, False), (0, False, False), (0, False, False), (1, True, False), (1, False, False), (1, False, True),
+    ]  # fmt: skip

@@ -40,3 +40,12 @@ def test_tensors_are_loaded_in_one_place() -> None:
     assert callers("torch.load") == ["maskmatch/common/tensor_files.py"]
     for call in ("pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "np.load", "eval", "exec"):
         assert not callers(call), call
+
+
+def test_workflows_call_what_the_makefile_has() -> None:
+    targets = set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    called = set()
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            called |= {word[1] for step in job["steps"] if (word := step.get("run", "").split())[:1] == ["make"]}
+    assert {"lint", "test"} <= called <= targets

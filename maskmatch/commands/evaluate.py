@@ -176,11 +176,11 @@ def _percent(value: float | None) -> str:
 
 def _write(path: Path, measured: Measurement, class_names: Sequence[str], settings: dict[str, Any]) -> None:
     from maskmatch.common.drawing import spared
-    from maskmatch.common.text_files import write_text
+    from maskmatch.common.text_files import whole, write_text
     from maskmatch.metrics import save_confusion
 
     picture = path.with_name(f"{path.stem}-confusion.png")
     write_text(path, json.dumps({"settings": settings} | measured.record(tuple(class_names)), indent=1) + "\n")
-    with spared(picture, partial(print, file=sys.stderr)):
-        save_confusion(picture, measured.matrix, class_names)
+    with spared(picture, partial(print, file=sys.stderr)), whole(picture) as beside:
+        save_confusion(beside, measured.matrix, class_names)
     print("written: " + ", ".join(str(file) for file in (path, picture) if file.exists()))

@@ -41,6 +41,7 @@ def _export(argv: Sequence[str]) -> None:
     model = load(options["run"], checkpoint=options["checkpoint"], weights=options["weights"], device="cpu")
     path = _output(options, model.run / f"model{SUFFIXES[kind]}")
     beside = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    beside.unlink(missing_ok=True)
     try:
         deployment.write(model, kind, beside)
         difference = deployment.check(model, kind, beside)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -142,6 +141,8 @@ def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise UserError(f"expected what an earlier call wrote, or --overwrite, got {error}: {path}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"expected what an earlier call wrote, or --overwrite, got another file: {path}")
         for name in settings:
             if found.get(name, settings[name]) != settings[name]:
                 raise UserError(
@@ -216,6 +217,7 @@ class Output:
         return [path for path in paths if self.overwrite or not path.exists()]
 
     def _write(self, image: NamedImage, labels: np.ndarray, confidence: np.ndarray) -> None:
+        from maskmatch.common.text_files import whole
         from maskmatch.inference import mask_pictures
 
         for path in self._missing(image.name):
@@ -231,9 +233,8 @@ class Output:
                     mask_pictures.certain(labels, confidence, self.threshold), self.palette
                 )
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.tmp")
-            picture.save(beside, format={".png": "PNG", ".jpg": "JPEG"}[path.suffix], quality=90)
-            os.replace(beside, path)
+            with whole(path) as beside:
+                picture.save(beside, format={".png": "PNG", ".jpg": "JPEG"}[path.suffix], quality=90)
 
 
 def _list_pseudo_labels(folder: Path, images: list[tuple[Path, str]]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -49,11 +51,18 @@ def read_lines(path: Path, expected: str, *, undecodable: Literal["strict", "sur
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all; in UTF-8, but for names of files that are none."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with whole(path) as beside, open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place beside a file, which takes its name once it is written: no file is half, and no link written through."""
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.unlink(missing_ok=True)  # of a call that was killed, or a link of whoever made the folder
+    yield beside
     os.replace(beside, path)
 
 

@@ -12,6 +12,8 @@ from maskmatch.config.fields import Config
 from maskmatch.config.rules import FINITE, FLOAT32, INT32, About
 
 Section = TypeVar("Section")
+CLASS_KEYS = {"class_path", "init_args", "dict_kwargs"}
+"""How jsonargparse's files name a class to be imported, which no option of ours is."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,10 @@ def check_sections(options: dict[str, Any], section: type = Config, prefix: str 
     """A file's options by section, without the sections in which nothing is set; UserError where one is no section."""
     types, found = get_type_hints(section), dict[str, Any]()
     for name, value in options.items():
+        if CLASS_KEYS & set(str(name).split(".")):  # jsonargparse would import what it names
+            raise UserError(f"expected options, got {prefix}{name}: {value}")
         if not is_dataclass(types.get(name)):
-            found[name] = value
+            found[name] = check_sections(value, object, f"{prefix}{name}.") if isinstance(value, dict) else value
         elif isinstance(value, dict):
             found[name] = check_sections(value, types[name], f"{prefix}{name}.")
         elif value is not None:

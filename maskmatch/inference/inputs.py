@@ -62,7 +62,7 @@ def find_inputs(arguments: Iterable[str], not_in: Sequence[Path] = ()) -> list[I
         for path, base in _expanded(argument):
             if any(path.absolute().is_relative_to(folder.absolute()) for folder in not_in):
                 continue
-            found.setdefault(path.absolute(), Input(path, _below(path, base).with_suffix("").as_posix()))
+            found.setdefault(path.absolute(), Input(path, _name(_below(path, base))))
     by_name: dict[str, list[Input]] = defaultdict(list)
     for one in found.values():
         by_name[one.name].append(one)
@@ -98,6 +98,11 @@ def _expanded(argument: str) -> Iterator[tuple[Path, Path]]:
 
 def _below(path: Path, base: Path) -> Path:
     return path.relative_to(base) if path.is_relative_to(base) else Path(path.name)
+
+
+def _name(path: Path) -> str:
+    """Without the suffix, but where a name of nothing but dots would be left, which stands for a folder."""
+    return path.as_posix() if not path.stem.strip(".") else path.with_suffix("").as_posix()
 
 
 def _is_known(path: Path) -> bool:

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.tensor_files import read_tensors
 
 WRAPPERS = ("module.", "model.")
 ENCODERS = ("encoder.", "backbone.")
@@ -72,8 +72,7 @@ def read_weights(path: Path, option: str, or_else: str = "") -> WeightFile:
         if path.suffix == ".safetensors":
             content = safetensors.torch.load_file(path)
         else:
-            with torch.serialization.safe_globals(NUMPY_SCALARS):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            content = read_tensors(path, NUMPY_SCALARS)
     except Exception as error:  # each format has its own family of errors for a damaged or foreign file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{option}: {path} cannot be read: {reason}") from error

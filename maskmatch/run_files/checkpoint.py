@@ -26,6 +26,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.tensor_files import read_tensors
+
+FILES = ("student.safetensors", "teacher.safetensors", "state.pt")
 
 
 @dataclass
@@ -97,7 +100,7 @@ def load(path: Path, student: nn.Module, teacher: nn.Module) -> State:
     """
     try:
         files = _checked_files(path)
-        state = State(**torch.load(io.BytesIO(files["state.pt"]), map_location="cpu", weights_only=True))
+        state = State(**read_tensors(io.BytesIO(files["state.pt"])))
         weights = [safetensors.torch.load(files[f"{name}.safetensors"]) for name in ("student", "teacher")]
     except FileNotFoundError as error:
         raise DamagedError(f"not a checkpoint: {path} lacks {error.filename or error}") from error
@@ -119,7 +122,7 @@ def load_weights(path: Path, name: str) -> dict[str, torch.Tensor]:
     """
     file = f"{name}.safetensors"
     try:
-        content = (path / file).read_bytes()
+        content = _content(path / file)
         if (path / "sha256").exists():  # older checkpoints have no sums
             _check_sum(content, file, _sums(path).get(file))
         return safetensors.torch.load(content)
@@ -183,16 +186,23 @@ def _files(student: nn.Module, teacher: nn.Module, state: State) -> list[tuple[s
 
 def _checked_files(path: Path) -> dict[str, bytes]:
     """The content of a checkpoint's files, by name; ValueError where one does not have its sum."""
-    files = {}
-    for name, expected in _sums(path).items():
-        files[name] = (path / name).read_bytes()
-        _check_sum(files[name], name, expected)
+    sums = _sums(path)
+    files = {name: _content(path / name) for name in FILES}  # whatever else the sums may name
+    for name, content in files.items():
+        _check_sum(content, name, sums.get(name))
     return files
+
+
+def _content(path: Path) -> bytes:
+    """A file's content; ValueError for a device or a pipe, which might never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is no regular file")
+    return path.read_bytes()
 
 
 def _sums(path: Path) -> dict[str, str]:
     """File name -> sha256, of a checkpoint folder."""
-    lines = (line.partition("  ") for line in (path / "sha256").read_text().splitlines())
+    lines = (line.partition("  ") for line in _content(path / "sha256").decode().splitlines())
     return {name: expected for expected, _, name in lines}
 
 

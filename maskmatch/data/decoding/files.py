@@ -19,6 +19,8 @@ from maskmatch.common.errors import UserError
 from maskmatch.data.decoding.limits import MOST_PIXELS, SHARE, most_pixels
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000", "PPM"})
+"""What a file may be, whatever its suffix. Pillow knows others, and starts Ghostscript to draw an EPS."""
 EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 # What Pillow warns of in damaged files either becomes an error here or does not matter.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -77,6 +79,8 @@ def opened(path: Path, expected: str = "a readable image", content: bytes | None
         refuse_no_file(path, expected)
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
+            if image.format not in FORMATS:
+                raise FileError(f"expected {expected}, got {image.format}", path)
             _refuse_too_large(image.width * image.height, path)
             yield image
     except FileError:

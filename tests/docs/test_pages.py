@@ -1,0 +1,51 @@
+"""What the pages about trust say of other files is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import maskmatch
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == maskmatch.__version__
+    assert citation["license"] == "Apache-2.0" and citation["type"] == "software"
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format asks for
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/reproducibility.md"])
+def test_files_that_are_named_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests|common|data|benchmarks)/[\w/.]+\.py)", text)
+    assert len(named) > 3
+    for name in named:
+        assert (ROOT / name).is_file() or (ROOT / "maskmatch" / name).is_file(), name
+
+
+def test_tensors_are_loaded_in_one_place() -> None:
+    """As SECURITY.md says of torch.load."""
+    files = {path: path.read_text(encoding="utf-8") for path in (ROOT / "maskmatch").rglob("*.py")}
+
+    def callers(call: str) -> list[str]:
+        pattern = re.compile(rf"(?<![\w.]){re.escape(call)}\(")
+        return [str(path.relative_to(ROOT)) for path, text in files.items() if pattern.search(text)]
+
+    assert callers("torch.load") == ["maskmatch/common/tensor_files.py"]
+    for call in ("pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "np.load", "eval", "exec"):
+        assert not callers(call), call
+
+
+def test_workflows_call_what_the_makefile_has() -> None:
+    targets = set(re.findall(r"^([\w./]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    called = set()
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values():
+            called |= {word[1] for step in job["steps"] if (word := step.get("run", "").split())[:1] == ["make"]}
+    assert {"lint", "test"} <= called <= targets

@@ -16,9 +16,9 @@ DEVICES = ("auto", "cuda", "cuda:0")
 @pytest.mark.parametrize(
     ("use", "error", "place"),
     [
-        ("evaluates", "DataDependentOutputException", "metrics.py:compute"),
+        ("evaluates", "DataDependentOutputException", "confusion.py:compute"),
         ("predicts", "RuntimeError: .numpy() is not supported", "predict.py:_run"),
-        ("loaded_array", "RuntimeError: .numpy() is not supported", "trained.py:predict"),
+        ("loaded_array", "RuntimeError: .numpy() is not supported", "trained_model.py:predict"),
     ],
 )
 def test_it_runs_until_a_value_is_read(fake_device: Worker, use: str, error: str, place: str, device: str) -> None:

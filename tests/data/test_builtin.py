@@ -93,7 +93,7 @@ def test_drawn_once_in_the_users_cache(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_two_processes_may_draw_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from maskmatch.data import builtin;"
+        "import sys; from pathlib import Path; from maskmatch.data.listing import builtin;"
         "builtin.PARTS = {'labeled': 20, 'unlabeled': 20, 'val': 2, 'test': 2};"
         "print(builtin.ensure_builtin(sys.argv[1]))"
     )

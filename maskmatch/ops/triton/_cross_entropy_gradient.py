@@ -16,11 +16,13 @@ from maskmatch.ops.triton._sampling import blend, blended_columns, first_output,
 @triton.jit
 def _class_weights(class_weight, c, classes):
     """The weights of classes `c`, 0 beyond the last, and the sum of all."""
-    if class_weight is None:
-        return tl.where(c < classes, 1.0, 0.0), classes.to(tl.float32)
-    everyone = tl.arange(0, 256)
-    total = tl.sum(tl.load(class_weight + everyone, mask=everyone < classes, other=0.0), axis=0)
-    return tl.load(class_weight + c, mask=c < classes, other=0.0), total
+    weights = tl.where(c < classes, 1.0, 0.0)
+    total = classes.to(tl.float32)
+    if class_weight is not None:
+        weights = tl.load(class_weight + c, mask=c < classes, other=0.0)
+        everyone = tl.arange(0, 256)
+        total = tl.sum(tl.load(class_weight + everyone, mask=everyone < classes, other=0.0), axis=0)
+    return weights, total
 
 
 @triton.jit

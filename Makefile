@@ -32,10 +32,10 @@ sanitize: .venv/installed
 	$(BIN)/cmake --build $(SANITIZED)
 	rm -rf $(SANITIZED)/maskmatch && cp -r maskmatch $(SANITIZED)/ && rm -f $(SANITIZED)/maskmatch/_C_cuda.so
 	cp $(SANITIZED)/_C.so $(SANITIZED)/maskmatch/
-	$(UNDER_SANITIZERS) -k cpp tests/ops/test_conformance.py tests/ops/test_special_values.py tests/ops/test_threads.py \
+	$(UNDER_SANITIZERS) -k cpp tests/ops/conformance tests/ops/test_special_values.py tests/ops/test_threads.py \
 	    tests/ops/test_uniform.py
 	MASKMATCH_EMULATOR=sanitized $(UNDER_SANITIZERS) -k cuda-emulated -m "not slow" \
-	    tests/ops/test_conformance.py tests/ops/test_special_values.py tests/ops/test_threads.py
+	    tests/ops/conformance tests/ops/test_special_values.py tests/ops/test_threads.py
 
 # Older releases of torch in place of the installed one, whose compiler differs: the first is the oldest supported.
 # They are CUDA builds, gigabytes each, and stay under build/.

@@ -136,23 +136,10 @@ def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, .
 
 def attach(namespace: str) -> Callable[..., tuple[Tensor, Tensor]]:
     """Give torch.ops.NAMESPACE's operator its fake and autograd; returns the function that a backend offers."""
-    operators = getattr(torch.ops, namespace)
     torch.library.register_fake(f"{namespace}::patch_mask", fake)
     torch.library.register_autograd(f"{namespace}::patch_mask", backward, setup_context=setup_context)
-
-    def run(
-        images: Tensor,
-        patch_size: int,
-        mask_ratio: float,
-        seeds: Tensor,
-        strategy: str,
-        mean: Sequence[float],
-        std: Sequence[float],
-        fill: Sequence[float],
-    ) -> tuple[Tensor, Tensor]:
-        return operators.patch_mask.default(images, patch_size, mask_ratio, seeds, strategy, mean, std, fill)
-
-    return run
+    operator: Callable[..., tuple[Tensor, Tensor]] = getattr(torch.ops, namespace).patch_mask.default
+    return operator
 
 
 def _reference(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

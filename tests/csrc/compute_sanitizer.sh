@@ -11,5 +11,5 @@ for tool in ${*:-memcheck racecheck initcheck synccheck}; do
   # torch's caching allocator would hide where a tensor ends.
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \
     "$python" -m pytest -q -p no:cacheprovider -k "cuda and not emulated" \
-    tests/ops/test_conformance.py tests/ops/test_special_values.py
+    tests/ops/conformance tests/ops/test_special_values.py
 done

@@ -1,72 +1,23 @@
-"""The two loaders: what they deliver, that they agree, and how they end."""
+"""Each loader by itself: what it delivers, whatever the processes, threads and cache, and how it ends."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 import shutil
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
-from maskmatch import data
 from maskmatch.common.batch import Batch
 from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
-from maskmatch.data import Loader, load_dataset, make_loader
+from maskmatch.data import Loader, load_dataset
 from maskmatch.data.loading.sampling import UNLABELED, samples_of_step
 from maskmatch.data.loading.source import Source
-
-needs_dali = pytest.mark.skipif(not data.dali_installed(), reason="DALI is not installed")
-LOADERS = ["torch", pytest.param("dali", marks=needs_dali)]
-CPU = torch.device("cpu")
-
-
-def open_loader(
-    config: DataConfig,
-    name: str,
-    *,
-    global_batch: int = 4,
-    seed: int = 0,
-    start_step: int = 0,
-    supervised_only: bool = False,
-    device: torch.device = CPU,
-    rank: int = 0,
-    world_size: int = 1,
-    normalize: tuple[list[float], list[float]] | None = None,
-) -> Loader:
-    config = dataclasses.replace(config, loader=name)
-    return make_loader(
-        load_dataset(config, supervised_only=supervised_only),
-        config,
-        global_batch=global_batch,
-        seed=seed,
-        start_step=start_step,
-        device=device,
-        supervised_only=supervised_only,
-        rank=rank,
-        world_size=world_size,
-        normalize=normalize,
-    )
-
-
-def take(config: DataConfig, name: str, steps: int, **options: Any) -> list[Batch]:
-    with open_loader(config, name, **options) as loader:
-        return [next(loader) for _ in range(steps)]
-
-
-def delivered(batch: Batch) -> tuple[torch.Tensor, ...]:
-    """The fields that a loader fills in for a whole batch."""
-    return batch[:6]  # type: ignore[return-value]
-
-
-def equal(a: Batch, b: Batch) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(delivered(a), delivered(b), strict=True))
+from tests.data.loaders import LOADERS, delivered, equal, open_loader, take
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -103,47 +54,6 @@ def test_padding_is_marked(folder: DataConfig, name: str) -> None:
         assert torch.equal(valid, expected)
     assert (batch.target[:, 40:] == 255).all()
     assert (batch.target[:, :, 40:] == 255).all()
-
-
-def near(a: Batch, b: Batch, strong: float) -> None:
-    """Masks agree, weak views to 0.5 on average of an image, strong ones to `strong`."""
-    assert torch.equal(a.target, b.target)
-    assert torch.equal(a.valid, b.valid)  # type: ignore[arg-type]
-    assert torch.equal(a.seeds, b.seeds)  # type: ignore[arg-type]
-    for ours, theirs in ((a.images, b.images), (a.weak, b.weak)):
-        # Measured on the CPU: 0.16 to 0.25.
-        assert (ours.float() - theirs.float()).abs().mean((1, 2, 3)).max() < 0.5  # type: ignore[union-attr]
-    assert (a.strong.float() - b.strong.float()).abs().mean() < strong  # type: ignore[union-attr]
-
-
-def compare(config: DataConfig, steps: int) -> None:
-    for a, b in zip(take(config, "dali", steps), take(config, "torch", steps), strict=True):
-        near(a, b, strong=0.5)
-
-
-@needs_dali
-def test_loaders_agree(folder: DataConfig) -> None:
-    compare(folder, 10)
-
-
-@needs_dali
-def test_loaders_agree_on_photographs(camvid: DataConfig) -> None:
-    compare(camvid, 5)
-
-
-@needs_dali
-def test_loaders_agree_on_unusual_files(folder: DataConfig) -> None:
-    root = Path(str(folder.root))
-    for index, mode in ((2, "P"), (4, "RGBA"), (6, "L"), (8, "1")):
-        Image.open(root / f"images/{index}.png").convert(mode).save(root / f"images/{index}.png")
-    Image.open(root / "images/7.jpg").convert("CMYK").save(root / "images/7.jpg")
-    Image.open(root / "images/9.jpg").save(root / "images/9.jpg", format="WEBP", lossless=True)
-    for index in (1, 3):
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        Image.open(root / f"images/{index}.jpg").save(root / f"images/{index}.jpg", exif=exif)
-    Image.open(root / "images/5.jpg").convert("L").save(root / "images/5.jpg")
-    compare(folder, 4)
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -236,23 +146,6 @@ def test_the_strong_view_shows_the_same_place(folder: DataConfig) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("name", LOADERS)
-def test_a_file_that_breaks_during_training_is_named(folder: DataConfig, name: str, workers: int) -> None:
-    before = threading.active_count()
-    loader = open_loader(dataclasses.replace(folder, workers=workers), name)
-    next(loader)
-    for path in (Path(str(folder.root)) / "images").iterdir():
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"images/\d+\.(jpg|png)") as caught:
-        list(itertools.islice(loader, 10))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(StopIteration):
-        next(loader)
-    assert threading.active_count() <= before
-
-
-@pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_comes_with_its_own_step(workers: int) -> None:
     """Also where the batches before it were made together with it."""
 
@@ -266,14 +159,6 @@ def test_an_error_comes_with_its_own_step(workers: int) -> None:
         with pytest.raises(UserError, match="broken"):
             next(loader)
         assert list(loader) == []
-
-
-@pytest.mark.parametrize("name", LOADERS)
-@pytest.mark.parametrize("file", ["images/1.jpg", "masks/1.png"])
-def test_a_file_that_vanishes_is_named(folder: DataConfig, name: str, file: str) -> None:
-    (Path(str(folder.root)) / file).unlink()
-    with pytest.raises(UserError, match=file):
-        take(folder, name, 10)
 
 
 @pytest.mark.parametrize("name", LOADERS)
@@ -306,97 +191,3 @@ def test_the_cache_keeps_to_its_budget(folder: DataConfig, capsys: pytest.Captur
             source.image(pair)
     said = capsys.readouterr().err
     assert re.fullmatch(r"data\.cache ram: 3 of 20 images and masks fill the 0\.0 GB .* decoded each time\n", said)
-
-
-@pytest.mark.parametrize("name", LOADERS)
-@pytest.mark.parametrize("damaged", [None, b"", b"no image", 900])
-def test_a_broken_file_can_be_skipped(
-    folder: DataConfig, name: str, damaged: bytes | int | None, capsys: pytest.CaptureFixture
-) -> None:
-    """The next of the list takes its place, in every run alike; each is named once and counted."""
-    image, mask = (Path(str(folder.root)) / file for file in ("images/5.jpg", "masks/1.png"))
-    mask.write_bytes(b"")
-    if damaged is None:
-        image.unlink()
-    else:
-        image.write_bytes(image.read_bytes()[:damaged] if isinstance(damaged, int) else damaged)
-    skipping = dataclasses.replace(folder, on_error="skip")
-    with open_loader(skipping, name) as loader:
-        found = [next(loader) for _ in range(6)]
-        assert loader.skipped == (image, mask)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and all(line.startswith("skipped from now on: ") for line in lines)
-    assert {Path(line.split(": ")[-1]) for line in lines} == {image, mask}
-    resumed = take(skipping, name, 2, start_step=4)
-    assert all(equal(a, b) for a, b in zip(found[4:], resumed, strict=True))
-    for part, broken, following in (("labeled", "1.jpg masks/1", "2.png masks/2"), ("unlabeled", "5.jpg", "6.png")):
-        path = image.parents[1] / f"{part}.txt"
-        path.write_text(path.read_text().replace(broken, following))
-    assert all(equal(a, b) for a, b in zip(found, take(folder, name, 6), strict=True))
-
-
-@pytest.mark.parametrize("name", LOADERS)
-def test_skipping_ends_where_nothing_is_left(folder: DataConfig, name: str) -> None:
-    for path in (Path(str(folder.root)) / "images").iterdir():
-        path.write_bytes(b"")
-    with pytest.raises(UserError, match="at least one readable image, got none in a list of 3"):
-        take(dataclasses.replace(folder, on_error="skip"), name, 1)
-
-
-@pytest.mark.parametrize("name", LOADERS)
-def test_a_mask_that_changes_during_training_is_named(folder: DataConfig, name: str) -> None:
-    path = Path(str(folder.root)) / "masks/1.png"
-    with Image.open(path) as mask:
-        size = mask.size
-    for changed, message in (
-        (Image.new("L", size, 9), "known classes"),
-        (Image.new("L", (5, 5)), "image's size, got 5x5"),
-    ):
-        changed.save(path)
-        with pytest.raises(UserError, match=rf"{message}.*masks/1\.png"):
-            take(folder, name, 3)
-
-
-@needs_dali
-@pytest.mark.parametrize("decoded", [False, True])
-def test_the_graph_for_a_gpu(decoded: bool) -> None:
-    """It is constructed, so that its operators exist for the devices; only building it needs a driver."""
-    from maskmatch.data.loading.dali_decoder import weak_view_pipeline
-
-    options = {"batch_size": 4, "num_threads": 1, "device_id": 0, "exec_dynamic": True}
-    (node,) = weak_view_pipeline((32, 32), True, decoded, **options)._graph_out
-    chain = []
-    while node.source.inputs:
-        chain.append((type(node.source._op).__name__, node.source._op.device))
-        node = node.source.inputs[0]
-    assert chain[:3] == [("Pad", "gpu"), ("Flip", "gpu"), ("Resize", "gpu")]
-    assert chain[3:] == ([] if decoded else [("Image", "mixed")])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("cache", ["none", "ram"])
-@pytest.mark.parametrize("name", LOADERS)
-def test_batches_on_a_gpu_are_those_of_the_cpu(folder: DataConfig, name: str, cache: str) -> None:
-    """By the same bounds as the two loaders on the CPU; the strong view rounds differently there."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    device = torch.device("cuda")
-    config = dataclasses.replace(folder, cache=cache)
-    with open_loader(config, name, device=device) as on_gpu, open_loader(config, name) as on_cpu:
-        for _ in range(5):
-            ours, theirs = next(on_gpu), next(on_cpu)
-            assert all(tensor.device.type == "cuda" for tensor in delivered(ours))
-            moved = Batch(*(tensor.cpu() for tensor in delivered(ours)))
-            near(moved, theirs, strong=3.0)
-
-
-@pytest.mark.gpu
-def test_normalized_output_on_a_gpu(folder: DataConfig) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    normalize, device = ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]), torch.device("cuda")
-    (plain,) = take(folder, "torch", 1, device=device)
-    (batch,) = take(folder, "torch", 1, device=device, normalize=normalize)
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in normalize)
-    assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(batch.strong, (plain.strong / 255 - mean) / std)  # type: ignore[operator]

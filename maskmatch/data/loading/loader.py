@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -40,38 +41,24 @@ class Decoder(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class BatchMaker:
     """step -> batch. Labelled and unlabelled images are two independent streams over their lists."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        config: DataConfig,
-        source: Source,
-        decode: Decoder,
-        *,
-        global_batch: int,
-        seed: int,
-        device: torch.device,
-        supervised_only: bool,
-        rank: int,
-        world_size: int,
-        normalize: Normalize | None,
-        measured: Callable[[int], bool],
-    ) -> None:
-        self.dataset = dataset
-        self.config = config
-        self.source = source
-        self.decode = decode
-        self.global_batch = global_batch
-        self.seed = seed
-        self.device = device
-        self.supervised_only = supervised_only
-        self.rank = rank
-        self.world_size = world_size
-        self.normalize = normalize
-        self.measured = measured
-        self.broken: set[Path] = set()
+    dataset: Dataset
+    config: DataConfig
+    source: Source
+    decode: Decoder
+    _: KW_ONLY
+    global_batch: int
+    seed: int
+    device: torch.device
+    supervised_only: bool
+    rank: int
+    world_size: int
+    normalize: Normalize | None
+    measured: Callable[[int], bool]
+    broken: set[Path] = field(default_factory=set)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device."""

@@ -28,7 +28,7 @@ def interpreted(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("files", "tests"),
     [
-        (["test_conformance.py"], 250),
+        (["conformance"], 250),
         (["test_special_values.py", "test_compile.py", "triton/test_operators.py", "triton/test_sampling.py"], 70),
     ],
     ids=["conformance", "special values, torch, sampling"],

@@ -109,8 +109,9 @@ cudaError_t launch_upsample_cross_entropy(const CrossEntropyArgs& args, cudaStre
                        : args.type == ElementType::kBFloat16 ? launch_of<__nv_bfloat16>
                                                              : launch_of<float>;
   const cudaError_t error = of_type(args, stream);
-  if (error != cudaSuccess || args.mode == LossMode::kGradient) return error;
-  return launch(sum_blocks, 1, kThreads, 0, stream, SumArgs{args.totals, loss_blocks(args), args.loss, args.counts});
+  if (error != cudaSuccess || !args.loss) return error;
+  return launch(sum_blocks, 1, kThreads, 0, stream,
+                SumArgs{args.totals, loss_blocks(args), args.normalize, args.given_divisor, args.loss, args.divisor});
 }
 
 }  // namespace maskmatch::cuda

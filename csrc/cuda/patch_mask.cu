@@ -12,11 +12,13 @@ namespace maskmatch::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kLanes = 8;   // threads that rank a patch together
 constexpr int kVector = 4;  // elements that a thread has of a row of pixels,
 constexpr int kRows = 4;    // and rows, all of one row of patches
 
-// A patch is hidden where fewer than `hidden` keys of its image are lower.
+// A patch is hidden where fewer than `hidden` keys of its image are lower; kLanes threads count them. Each block draws
+// all keys of its image, so that of many patches it had better rank many.
+constexpr int64_t kManyPatches = 1024;
+template <int kLanes>
 __global__ void __launch_bounds__(kThreads) hide_patches(const __grid_constant__ PatchMaskArgs args) {
   __shared__ uint64_t others[kThreads];
   constexpr int kPatches = kThreads / kLanes;
@@ -166,8 +168,10 @@ cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_patch_mask(const PatchMaskArgs& args, cudaStream_t stream) {
-  const int64_t blocks_an_image = ceil_div(static_cast<int64_t>(args.rows) * args.columns, kThreads / kLanes);
-  const cudaError_t error = launch(hide_patches, args.count * blocks_an_image, kThreads, 0, stream, args);
+  const int64_t patches = static_cast<int64_t>(args.rows) * args.columns;
+  const int lanes = patches < kManyPatches ? 8 : 2;
+  const int64_t blocks = args.count * ceil_div(patches, kThreads / lanes);
+  const cudaError_t error = launch(lanes == 8 ? hide_patches<8> : hide_patches<2>, blocks, kThreads, 0, stream, args);
   if (error != cudaSuccess) return error;
   switch (args.type) {
     case ElementType::kUint8:

@@ -2,7 +2,7 @@
 
     python benchmarks/small_set.py --data.name voc --data.root VOCdevkit/VOC2012 --output voc_animals --labeled 42 \\
         --data.labeled ImageSets/Segmentation/train.txt --short_side 144 \\
-        --classes background,cat,cow,dog,horse,sheep,person,chair,sofa
+        --classes '[background,cat,cow,dog,horse,sheep,person,chair,sofa]'
     python benchmarks/small_set.py --data.name cityscapes --data.root CITYSCAPES --output cityscapes_small \\
         --data.labeled train.txt --labeled 75 --short_side 128
 

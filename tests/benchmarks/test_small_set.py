@@ -69,7 +69,7 @@ def test_voc_becomes_small(tmp_path: Path) -> None:
     draw_voc(tmp_path / "voc")
     done = small_set(
         *("--data.name", "voc", "--data.root", tmp_path / "voc", "--data.labeled", "ImageSets/Segmentation/train.txt"),
-        *("--output", tmp_path / "small", "--short_side", 30, "--classes", "background,dog,cat", "--labeled", 2),
+        *("--output", tmp_path / "small", "--short_side", 30, "--classes", "[background,dog,cat]", "--labeled", 2),
     )
     assert done.returncode == 0, done.stderr
     found = loaded(tmp_path / "small")
@@ -108,7 +108,7 @@ def test_lists_and_pictures_of_a_folder_stay(tmp_path: Path) -> None:
 
     again = small_set(*folder, "--output", tmp_path / "small")
     assert again.returncode == 2 and "nothing is overwritten" in again.stderr
-    wrong = small_set(*folder, "--output", tmp_path / "other", "--classes", "road,boat")
+    wrong = small_set(*folder, "--output", tmp_path / "other", "--classes", "[road,boat]")
     assert wrong.returncode == 2 and "classes: expected some of road, car, got boat" in wrong.stderr
 
 

@@ -8,8 +8,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from benchmarks.small_set import main
+from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Dataset, load_dataset
 
@@ -17,9 +20,8 @@ ROOT = Path(__file__).parents[2]
 CAT, DOG, CAR, BORDER = 8, 12, 7, 255  # as VOC stores them
 
 
-def small_set(*options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "benchmarks/small_set.py", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+def small_set(*options: object) -> None:
+    main([str(option) for option in options])
 
 
 def save(root: Path, image: str, mask: str, classes: np.ndarray) -> None:
@@ -67,11 +69,10 @@ def stored(mask: Path | None) -> np.ndarray:
 
 def test_voc_becomes_small(tmp_path: Path) -> None:
     draw_voc(tmp_path / "voc")
-    done = small_set(
+    small_set(
         *("--data.name", "voc", "--data.root", tmp_path / "voc", "--data.labeled", "ImageSets/Segmentation/train.txt"),
         *("--output", tmp_path / "small", "--short_side", 30, "--classes", "[background,dog,cat]", "--labeled", 2),
     )
-    assert done.returncode == 0, done.stderr
     found = loaded(tmp_path / "small")
     names = {part: [image.stem for image, _ in getattr(found, part)] for part in ("labeled", "unlabeled", "val")}
     assert sorted(names["labeled"] + names["unlabeled"]) == ["train_0", "train_1", "train_2"]
@@ -99,17 +100,16 @@ def test_lists_and_pictures_of_a_folder_stay(tmp_path: Path) -> None:
         (tmp_path / f"data/splits/{part}.txt").write_text(f"images/{name}.png masks/{name}.png\n")
         options += [f"--data.{part}", f"splits/{part}.txt"]
     folder = ("--data.name", "folder", "--data.root", tmp_path / "data", *options)
-    done = small_set(*folder, "--output", tmp_path / "small", "--short_side", 100)
-    assert done.returncode == 0, done.stderr
+    small_set(*folder, "--output", tmp_path / "small", "--short_side", 100)
     found = loaded(tmp_path / "small")
     parts = [found.labeled, found.unlabeled, found.val, found.test]
     assert [[image.stem for image, _ in part] for part in parts] == [["a"], ["b"], ["c"], ["d"]]
     assert stored(found.labeled[0].mask).shape == (60, 90), "nothing is enlarged"
 
-    again = small_set(*folder, "--output", tmp_path / "small")
-    assert again.returncode == 2 and "nothing is overwritten" in again.stderr
-    wrong = small_set(*folder, "--output", tmp_path / "other", "--classes", "[road,boat]")
-    assert wrong.returncode == 2 and "classes: expected some of road, car, got boat" in wrong.stderr
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        small_set(*folder, "--output", tmp_path / "small")
+    with pytest.raises(UserError, match="classes: expected some of road, car, got boat"):
+        small_set(*folder, "--output", tmp_path / "other", "--classes", "[road,boat]")
 
 
 def test_cityscapes_keeps_its_classes(tmp_path: Path) -> None:
@@ -119,12 +119,17 @@ def test_cityscapes_keeps_its_classes(tmp_path: Path) -> None:
         image = f"leftImg8bit/{part}/{city}/{frame}_leftImg8bit.png"
         save(tmp_path / "cities", image, f"gtFine/{part}/{city}/{frame}_gtFine_labelIds.png", road_and_car)
     (tmp_path / "cities/train.txt").write_text("bonn_000000_000019\nulm_000000_000019\n")
-    done = small_set(
+    small_set(
         *("--data.name", "cityscapes", "--data.root", tmp_path / "cities", "--data.labeled", "train.txt"),
         *("--output", tmp_path / "small", "--short_side", 20, "--labeled", 1),
     )
-    assert done.returncode == 0, done.stderr
     found = loaded(tmp_path / "small")
     assert [len(part) for part in (found.labeled, found.unlabeled, found.val, found.test)] == [1, 1, 1, 1]
     assert found.num_classes == 19
     assert set(np.unique(stored(found.labeled[0].mask))) == {0, 13}
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/small_set.py", "--data.name", "folder", "--data.root", str(tmp_path)]
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -35,7 +35,7 @@ from maskmatch.data.listing.lists import format_list
 from maskmatch.run_files.config_file import config_parser, parse
 
 MOST_OF_OTHERS = 0.25  # share of a picture that dropped classes may have
-JPEG_QUALITY = 90
+JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)

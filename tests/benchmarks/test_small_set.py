@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.small_set import main
+from maskmatch.commands.command_line import parse_train
 from maskmatch.common.errors import UserError
 from maskmatch.config import DataConfig
 from maskmatch.data import Dataset, load_dataset
@@ -88,6 +89,16 @@ def test_voc_becomes_small(tmp_path: Path) -> None:
     assert image.shape == (30, 45, 3) and abs(int(image[5, -3, 0]) - CAT * 10) < 5
     train = (tmp_path / "small/splits/train.txt").read_text().splitlines()
     assert sorted(line.split()[1] for line in train) == [f"masks/train_{i}.png" for i in range(3)]
+
+
+@pytest.mark.parametrize("name", ["voc_animals", "cityscapes_small"])
+def test_configurations_take_a_small_set(tmp_path: Path, name: str) -> None:
+    draw_voc(tmp_path / "voc")
+    lists = ("--data.labeled", "ImageSets/Segmentation/train.txt", "--labeled", 2)
+    small_set("--data.name", "voc", "--data.root", tmp_path / "voc", *lists, "--output", tmp_path / "small")
+    config = parse_train(["--config", f"configs/{name}.yaml", "--data.root", str(tmp_path / "small")])
+    found = load_dataset(config.data, supervised_only=False)
+    assert all((found.labeled, found.unlabeled, found.val, found.test))
 
 
 def test_lists_and_pictures_of_a_folder_stay(tmp_path: Path) -> None:

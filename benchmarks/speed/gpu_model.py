@@ -138,7 +138,7 @@ class Reading:
     case: str
     shape: str
     kernels: str
-    """`landed` is the product of the first day, `series` that of the next, `trial` are kernels tried beside `landed`."""
+    """`landed` is the product of the first day, `series` that of the next, `trial` what was tried beside `landed`."""
     measured_us: float
     other_launches: int
     launches: tuple[Launch, ...]

@@ -71,6 +71,9 @@ def _take_steps(run: Run, display: Display, stop: StopSignal) -> None:
         if _told_to_stop(run, stop):
             raise StopError(stop.received or "a signal to another process")
         take_step(run)
+        if fault := run.train_step.graph_fault:
+            display.say(f"step {run.step}: no CUDA graph from here on, {fault}")
+            run.train_step.graph_fault = None
         run.speed.step()
         after_step(run, display, stop)
 

@@ -55,8 +55,8 @@ def make_optimizer(network: nn.Module, config: TrainConfig, processes: int = 1) 
     """Two groups, so that everything but the encoder can learn faster than it.
 
     Fused: one kernel on a GPU, which also skips a step and divides by the loss scale on the device's word; the fastest
-    on a CPU too. Its learning rates are on the device, where a CUDA graph reads them: float32 on a GPU, for whose kernels
-    they must be, and float64 on a CPU, whose kernels take a double.
+    on a CPU too. Its learning rates are on the device, where a CUDA graph reads them: float32 on a GPU, whose kernels
+    take no other, and float64 on a CPU, whose kernels compute in it.
     """
     encoder: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -74,11 +74,14 @@ def make_optimizer(network: nn.Module, config: TrainConfig, processes: int = 1) 
     else:
         optimizer = AdamW(groups, weight_decay=config.weight_decay, fused=True)
     device = next(network.parameters()).device
+    on_gpu = device.type == "cuda"
     for group in optimizer.param_groups:
-        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        dtype = torch.float32 if on_gpu else torch.float64
         group["lr"] = torch.full((), group["base_lr"], dtype=dtype, device=device)
-        if "capturable" in group:  # AdamW's word that its steps may be part of a CUDA graph, which fused ones always may
-            group["capturable"] = device.type == "cuda"
+        if (
+            "capturable" in group
+        ):  # AdamW wants to hear that a CUDA graph may have its steps; fused they always could be
+            group["capturable"] = on_gpu
     return optimizer
 
 
@@ -104,7 +107,8 @@ def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
 
 def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Go on from there; where the learning rates are, and what this device is told, stays."""
-    own = [{name: group[name] for name in ("lr", "capturable") if name in group} for group in optimizer.param_groups]
+    names = [name for name in ("lr", "capturable") if name in optimizer.param_groups[0]]
+    own: list[dict[str, Any]] = [{name: group[name] for name in names} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, kept in zip(optimizer.param_groups, own, strict=True):
         kept["lr"].fill_(group["lr"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from maskmatch.models import Student
 from maskmatch.run_files.checkpoint import State
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
+from maskmatch.training.graph import CaptureError, StepGraphs
 from maskmatch.training.loss_scale import LossScale
 from maskmatch.training.nonfinite import NonFiniteGuard, in_one_memory
 from maskmatch.training.phases import Phases
@@ -64,6 +66,7 @@ class TrainStep:
         config: precision, compilation, branches, optimizer and schedule; resolved.
         world: the processes that take this step together.
         counter: adds up what the pseudo-labels are, if there is one.
+        graphs: takes the steps, as CUDA graphs; None: they run as any PyTorch program.
 
     Raises:
         UserError: the options do not go together with the network.
@@ -77,6 +80,7 @@ class TrainStep:
         config: TrainConfig,
         world: World | None = None,
         counter: PseudoLabelCounter | None = None,
+        graphs: StepGraphs | None = None,
     ) -> None:
         if config.branches == "joint" and has_batchnorm(network):
             raise UserError(
@@ -91,7 +95,8 @@ class TrainStep:
                 )
             checkpoint_activations(network)
         self.network, self.teacher, self.method, self.config = network, teacher, method, config
-        self.world, self.counter = world or World(), counter
+        self.world, self.counter, self.graphs = world or World(), counter, graphs
+        self.graph_fault: str | None = None  # why there are no graphs any more
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
         self.head = head_for(network) if method.config.ablation.reconstruction else None
@@ -126,12 +131,25 @@ class TrainStep:
             not taken.
         """
         self.set_numbers(step)
-        return self._take(batches, step, compare=compare)
+        compared = self._compared(step) if compare else None
+        take = partial(self._take, step=step, compared=compared)
+        if self.graphs is None or self.phases.active:  # whose parts could not be seen
+            return take(batches)
+        stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
+        try:
+            return self.graphs(take, batches, stage, compared)
+        except CaptureError as error:
+            if self.config.graph is True:
+                raise UserError(f"train.graph true, but this step cannot be captured: {error}") from error
+            self.graphs, self.graph_fault = None, str(error)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.set_numbers(step)
+        return take(batches)
 
-    def _take(self, batches: Sequence[Batch], step: int, *, compare: bool) -> dict[str, Tensor]:
+    def _take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
         """The device's part of a step: the same operators on the same memory in every step that computes the same.
 
-        What changes is in the batches and in what `set_numbers` has set; `step` says alone what is computed.
+        What changes is in the batches and in what `set_numbers` has set; `step` says no more than which losses count.
         """
         self.guard.remember()
         found = defaultdict[str, list[Tensor]](list)
@@ -139,7 +157,7 @@ class TrainStep:
             if part.pseudo and part.first:
                 found["coverage"].append(self._coverage(part, batches[part.batch].truth))
             with self._synchronizing(part.last):
-                losses = self._losses(part, self._compared(step) if compare else None)
+                losses = self._losses(part, compared)
                 self._backward(losses["loss"])
             for name, loss in losses.items():
                 found[name].append(loss.detach())

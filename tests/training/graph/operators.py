@@ -1,4 +1,4 @@
-"""What a step does, operator by operator, so that two steps can be compared: a CUDA graph repeats one for all others."""
+"""What a step does, operator by operator, so that two can be compared: a CUDA graph repeats one for all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every step of a kind is the same operators on the same memory with the same numbers, so that one can stand for all."""
+"""Every step of a kind is the same operators on the same memory with the same numbers: one can stand for all."""
 
 import itertools
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ def records(stage, *, logged=False, **options):
     for number in range(STAGES[stage][-1] + 1):
         step.set_numbers(number)
         with found.get(number) or nullcontext():
-            step._take(batches.draw(), number, compare=logged)
+            step._take(batches.draw(), number, step._compared(number) if logged else None)
     return list(found.values())
 
 
@@ -58,9 +58,12 @@ def test_plain_operators(options):
         assert_equal_steps(*records("full", **OPTIONS[options]))
 
 
-def follow_by_a_number(self, student, weight, count=itertools.count()):
+COUNT = itertools.count(2)
+
+
+def follow_by_a_number(self, student, weight):
     mine, theirs = (list(network.parameters()) for network in (self.network, student))
-    torch._foreach_lerp_(mine, theirs, self.weight(next(count)))
+    torch._foreach_lerp_(mine, theirs, 1 / next(COUNT))
 
 
 def update_in_other_memory(self, total):

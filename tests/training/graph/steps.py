@@ -81,8 +81,8 @@ def make_step(**options: Any) -> TrainStep:
 class Batches:
     """The micro-batches of a step, drawn anew in the same memory; `truth` comes with those of logged steps."""
 
-    def __init__(self, count: int, *, truth: bool) -> None:
-        self._generator = torch.Generator().manual_seed(1)
+    def __init__(self, count: int, *, truth: bool, seed: int = 0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
         self.batches = [_empty(truth) for _ in range(count)]
         self.draw()
 

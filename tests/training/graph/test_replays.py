@@ -1,0 +1,205 @@
+"""Replayed steps equal eager ones bit for bit, with nothing but the recorded operators left of them."""
+
+import copy
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+
+from maskmatch.commands.command_line import parse_train
+from maskmatch.common.errors import UserError
+from maskmatch.common.signals import StopError, StopSignal
+from maskmatch.method import MaskMatch
+from maskmatch.training import build, train
+from maskmatch.training.graph import StepGraphs
+from maskmatch.training.step import TrainStep
+from tests.training.graph.stand_in import graphs_on_a_cpu
+from tests.training.graph.steps import OPTIONS, Batches, make_step
+
+
+@pytest.fixture(autouse=True)
+def _cpu():
+    # On a CPU the loss looks at its labels, there alone.
+    with graphs_on_a_cpu(), mock.patch("maskmatch.ops._upsample_cross_entropy.check_labels"):
+        yield
+
+
+@contextmanager
+def seen(numbers):
+    """Collects the steps that Python goes through; a replayed one is not among them."""
+    take = TrainStep._take
+
+    def noted(self, batches, step, compared):
+        numbers.append(step)
+        return take(self, batches, step, compared)
+
+    with mock.patch.object(TrainStep, "_take", noted):
+        yield
+
+
+def trained(graphs, steps=14, **options):
+    """Losses of each step, and all that the steps leave."""
+    step = make_step(**options)
+    step.graphs = graphs
+    losses = []
+    for number in range(steps):
+        logged = number == 0 or number % 5 == 4
+        batches = Batches(step.config.accumulate, truth=logged, seed=number).batches
+        losses.append(step(batches, number, compare=logged))
+    networks = step.network, step.teacher.network
+    left = [tensor for network in networks for tensor in network.state_dict().values()]
+    left += [tensor for state in step.optimizer.state.values() for tensor in state.values()]
+    left += [step.counter.counts, step.guard.skipped, step.guard.in_a_row, *vars(step.method.class_balance).values()]
+    return losses, [tensor for tensor in left if isinstance(tensor, torch.Tensor)]
+
+
+def assert_equal(one, other):
+    (losses, left), (other_losses, other_left) = one, other
+    assert [list(found) for found in losses] == [list(found) for found in other_losses]
+    for found, expected in zip(losses, other_losses, strict=True):
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert all(torch.equal(*pair) for pair in zip(left, other_left, strict=True))
+
+
+REPEATED = {name: options for name, options in OPTIONS.items() if name != "checkpointed activations"}
+"""Recomputed dropout draws from a generator that torch sets back by no operator, which the stand-in cannot see."""
+
+
+@pytest.mark.parametrize("options", REPEATED.values(), ids=REPEATED)
+def test_options(options):
+    steps = []
+    with seen(steps):
+        replayed = trained(StepGraphs(), **copy.deepcopy(options))
+    # Of each stage the first, the next, and where there is something to log the first that does.
+    assert steps == ([0, 1, 4] if options.get("supervised_only") else [0, 1, 3, 4, 5, 6, 7, 9])
+    assert_equal(replayed, trained(None, **copy.deepcopy(options)))
+
+
+class StopAfter(StopSignal):
+    """Has received a signal once it was asked `count` times: before every step, and twice in a validation."""
+
+    def __init__(self, count):
+        self.count = count
+        super().__init__()
+
+    @property
+    def received(self):
+        self.count -= 1
+        return "SIGTERM" if self.count < 0 else None
+
+    @received.setter
+    def received(self, name):
+        pass
+
+
+RUN = (
+    "--train.steps=60", "--train.validate_every=35", "--train.checkpoint_every=20", "--method.warmup_steps=6",
+    "--method.ramp_steps=16", "--method.class_thresholds=true", "--method.logit_adjustment=0.5",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_with_a_validation_and_a_resume(fast_options, assert_same_run, tmp_path):
+    eager, run = tmp_path / "eager", tmp_path / "run"
+    train(parse_train([*fast_options, *RUN, "--output", str(eager)]))
+    with mock.patch.object(build, "step_graphs", lambda *given: (StepGraphs(), None)):
+        steps = []
+        with seen(steps), pytest.raises(StopError, match="after step 48"):
+            train(parse_train([*fast_options, *RUN, "--output", str(run)]), stop=StopAfter(50))
+        assert steps == [0, 1, 6, 7, 9, 21, 22, 29]  # nothing after the validation
+        with seen(steps):
+            train(parse_train([*fast_options, *RUN, "--output", str(run), "--resume"]))
+        assert steps[8:] == [48, 49, 50]
+    assert_same_run(run, eager)
+
+
+CHANGES = {
+    "nothing": lambda step: None,
+    "weight of a loss": lambda step: step._loss_weights["loss_u"].fill_(0.5),
+    "learning rate": lambda step: step.optimizer.param_groups[0]["lr"].mul_(2),
+    "weight of the teacher's average": lambda step: step._teacher_weight.fill_(0.5),
+    "seed of the dropout": lambda step: torch.default_generator.manual_seed(5),
+    "thresholds of the classes": lambda step: step.method.class_balance.confidence.copy_(torch.tensor([1, 0.1, 1, 1])),
+    "optimizer's count of steps": lambda step: step.optimizer.state[step.guard.parameters[0]]["step"].add_(3),
+    "scale of the loss": lambda step: step.loss_scale.value.fill_(2.0**60),
+    "image": lambda step: None,
+}
+SAME = {"nothing"}
+
+
+def replayed(change):
+    """The student and the teacher after a replay before which something was changed."""
+    step = make_step(precision="fp16")
+    step.graphs = StepGraphs()
+    set_numbers = step.set_numbers
+    with seen(steps := []):
+        for number in range(10):
+            batches = Batches(1, truth=False, seed=number).batches
+            if number == 9:
+                step.set_numbers = lambda number: (set_numbers(number), CHANGES[change](step))
+                if change == "image":
+                    batches[0].images.fill_(9)
+            losses = step(batches, number)
+    assert 9 not in steps
+    networks = (step.network, step.teacher.network)
+    return [loss for loss in losses.values()] + [p.detach() for network in networks for p in network.parameters()]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_moves_a_replay(change):
+    pairs = zip(replayed(change), replayed("nothing"), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs) == (change in SAME)
+
+
+def test_a_step_that_is_not_finite_is_skipped():
+    step = make_step(precision="fp16")
+    step.graphs = StepGraphs()
+    batches = Batches(1, truth=False).batches
+    step(batches, 7)
+    step(batches, 8)
+    before = [parameter.detach().clone() for parameter in step.network.parameters()]
+    step.loss_scale.value.fill_(2.0**60)
+    with seen(steps := []):
+        losses = step(batches, 9)
+    assert steps == []
+    assert all(loss.isnan() for loss in losses.values())
+    assert all(torch.equal(*pair) for pair in zip(before, step.network.parameters(), strict=True))
+    assert step.guard.skipped == step.guard.in_a_row == 1
+    assert step.loss_scale.value == 2.0**59
+
+
+def test_results_stay_when_the_next_step_is_replayed():
+    step = make_step()
+    step.graphs = StepGraphs()
+    found = [step(Batches(1, truth=False, seed=number).batches, number) for number in range(3)]
+    assert found[1]["loss"] != found[2]["loss"]
+
+
+def reading(self, logits, *rest):
+    return LOSS(self, logits, *rest) * float(logits.detach().sum() > -1e9)
+
+
+LOSS = MaskMatch.loss
+
+
+def test_what_cannot_be_captured_goes_on_eagerly():
+    with mock.patch.object(MaskMatch, "loss", reading):
+        graphs = StepGraphs()
+        found = trained(graphs)
+        assert_equal(found, trained(None))
+        step = make_step()
+        step.graphs = graphs
+        step(Batches(1, truth=False).batches, 0)
+        step(Batches(1, truth=False).batches, 1)
+    assert step.graphs is None
+    assert step.graph_fault == "RuntimeError: operation not permitted when stream is capturing"
+
+
+def test_what_is_asked_for_and_cannot_be_captured_is_an_error():
+    step = make_step(graph=True)
+    step.graphs = StepGraphs()
+    with mock.patch.object(MaskMatch, "loss", reading):
+        step(Batches(1, truth=False).batches, 0)
+        with pytest.raises(UserError, match="train.graph true, but this step cannot be captured: .* not permitted"):
+            step(Batches(1, truth=False).batches, 1)

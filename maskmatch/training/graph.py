@@ -68,7 +68,7 @@ class StepGraphs:
             self._stage, self._pool = stage, torch.cuda.graph_pool_handle()
             self._records.clear()
             return take(batches)
-        inputs = [self._copied(batch, index) for index, batch in enumerate(batches)]
+        inputs = [self.copied(batch, index) for index, batch in enumerate(batches)]
         kind = variant, *(id(tensor) for batch in inputs for tensor in batch)
         if kind not in self._records:
             self._records[kind] = self._record(take, inputs)
@@ -78,7 +78,7 @@ class StepGraphs:
         self._keep_pace()
         return dict(zip(results, values, strict=True))
 
-    def _copied(self, batch: Batch, index: int) -> Batch:
+    def copied(self, batch: Batch, index: int) -> Batch:
         """A micro-batch in the memory that all those of its place and shape come to."""
         copies: dict[str, Any] = {}
         for name, tensor in batch._asdict().items():

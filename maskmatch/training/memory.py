@@ -48,6 +48,12 @@ class Memory:
         return sum(vars(self).values())
 
 
+# FakeTensorMode knows nothing of fused optimizers whose learning rate is a tensor, and would run them on real ones.
+_RULES = torch.library.Library("aten", "IMPL", "Meta")
+for _optimizer in ("_fused_adamw_.tensor_lr", "_fused_sgd_.tensor_lr"):
+    _RULES.impl(_optimizer, lambda *tensors, **options: None)
+
+
 class _StepTracker(MemTracker):
     """MemTracker without its statistics by module, which allow a network one forward a step."""
 

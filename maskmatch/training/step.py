@@ -131,8 +131,8 @@ class TrainStep:
             not taken.
         """
         self.set_numbers(step)
-        compared = self._compared(step) if compare else None
-        take = partial(self._take, step=step, compared=compared)
+        compared = self.compared(step) if compare else None
+        take = partial(self.take, step=step, compared=compared)
         if self.graphs is None or self.phases.active:  # whose parts could not be seen
             return take(batches)
         stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
@@ -146,7 +146,7 @@ class TrainStep:
         self.set_numbers(step)
         return take(batches)
 
-    def _take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
+    def take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
         """The device's part of a step: the same operators on the same memory in every step that computes the same.
 
         What changes is in the batches and in what `set_numbers` has set; `step` says no more than which losses count.
@@ -252,7 +252,7 @@ class TrainStep:
             # The processes' gradients are averaged, but the divisors make them parts of a sum.
             self.loss_scale(loss if self.world.size == 1 else loss * self.world.size).backward()
 
-    def _compared(self, step: int) -> str | None:
+    def compared(self, step: int) -> str | None:
         """The first branch at this step in which the student is to give the teacher's labels."""
         return next((name for name in self.method.ramp_up.weights(step) if name in COMPARABLE), None)
 

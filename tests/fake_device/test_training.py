@@ -76,6 +76,17 @@ def test_it_trains(fake_device: Worker, options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("logged", [False, True], ids=["", "logged"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_steps_are_equal(fake_device: Worker, options: tuple[str, ...], logged: bool) -> None:
+    """Code for CUDA takes other paths than that for the CPU, and a CUDA graph is a record of those."""
+    found = fake_device(compare=options, logged=logged)
+    assert "error" not in found, f"{found['error']} in {' < '.join(found['at'][::-1])}"
+    assert found["operators"] > 500
+    assert (found["unlike"], found["reads"]) == ([], [])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_found(fake_device: Worker, mistake: str) -> None:
     found = fake_device(train=[], plant=mistake)

@@ -21,32 +21,58 @@ from maskmatch.data.loading.loader import BatchMaker
 from maskmatch.method import reconstruction
 from maskmatch.training import build, loop
 from maskmatch.training import run as training_run
+from maskmatch.training.graph import StepGraphs
+from maskmatch.training.run import Run
+from tests.training.graph.operators import Operators, differences, reads
 
 STEPS = 3
 DEFAULTS = (
     "--train.device=cuda", "--train.steps=40", "--data.loader=torch", "--method.warmup_steps=0",
-    "--method.ramp_steps=2",
+    "--method.ramp_steps=2", "--train.graph=false",
 )  # fmt: skip
 
 
 def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, Any]:
     """`build` and STEPS steps of the built-in data, every second one logged; from the second on none may wait."""
+    with planted(plant) if plant else nullcontext(), _built(folder, options) as (device, check, run):
+        run.speed.start()
+        for step in range(STEPS):
+            device.refuses_waiting = step >= 1
+            loop.take_step(run)
+            for batch in run.batches:
+                check.check_batch(batch)
+            run.speed.step()
+            run.recorder.start(run.step, {})
+        device.refuses_waiting = False
+        return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
+
+
+def compare_steps(folder: Path, options: Sequence[str], *, logged: bool) -> dict[str, Any]:
+    """What two steps of the built-in data, with every loss, have not alike as a CUDA graph must, and what they read."""
+    with _built(folder, options) as (device, _, run):
+        records, graphs, step = [Operators(), Operators()], StepGraphs(), run.train_step
+        for number, record in enumerate((nullcontext(), nullcontext(), *records)):
+            device.refuses_waiting = number >= 1
+            batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
+            inputs = [graphs.copied(batch._replace(truth=batch.target if logged else None), 0) for batch in batches]
+            step.set_numbers(number)
+            run.loader.settle()  # a fake tensor's device is another while its mode is busy, be it in another thread
+            with record:
+                step.take(inputs, number, step.compared(number) if logged else None)
+        device.refuses_waiting = False
+        return {"operators": len(records[0].calls), "unlike": differences(*records)[:9], "reads": reads(records[1])[:9]}
+
+
+@contextlib.contextmanager
+def _built(folder: Path, options: Sequence[str]) -> Iterator[tuple[Device, StepCheck, Run]]:
+    """A run that is ready for its first step, under the checks."""
     config = parse_train([*DEFAULTS, f"--output={folder / 'run'}", *options])
-    with fake_device() as device, planted(plant) if plant else nullcontext():
+    with fake_device() as device:
         check = StepCheck(device)
         with _real_beginnings(device, check), nullcontext() if config.fused else ops.use_backend("reference"):
             run = build.build(config)
             with run.loader, closing(run.log) if run.log else nullcontext(), check:
-                run.speed.start()
-                for step in range(STEPS):
-                    device.refuses_waiting = step >= 1
-                    loop.take_step(run)
-                    for batch in run.batches:
-                        check.check_batch(batch)
-                    run.speed.step()
-                    run.recorder.start(run.step, {})
-                device.refuses_waiting = False
-            return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
+                yield device, check, run
 
 
 @contextlib.contextmanager

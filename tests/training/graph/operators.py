@@ -45,6 +45,8 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function.namespace == "prim":  # a tensor's property
+            return function(*args, **kwargs)
         leaves = tree_leaves((args, kwargs))
         self.calls.append(Call(function.name(), tuple(self._described(leaf) for leaf in leaves), _place()))
         inputs = {_storage(leaf) for leaf in leaves if isinstance(leaf, Tensor)}

@@ -23,7 +23,7 @@ def records(stage, *, logged=False, **options):
     for number in range(STAGES[stage][-1] + 1):
         step.set_numbers(number)
         with found.get(number) or nullcontext():
-            step._take(batches.draw(), number, step._compared(number) if logged else None)
+            step.take(batches.draw(), number, step.compared(number) if logged else None)
     return list(found.values())
 
 

@@ -28,13 +28,13 @@ def _cpu():
 @contextmanager
 def seen(numbers):
     """Collects the steps that Python goes through; a replayed one is not among them."""
-    take = TrainStep._take
+    take = TrainStep.take
 
     def noted(self, batches, step, compared):
         numbers.append(step)
         return take(self, batches, step, compared)
 
-    with mock.patch.object(TrainStep, "_take", noted):
+    with mock.patch.object(TrainStep, "take", noted):
         yield
 
 

@@ -51,9 +51,19 @@ class Teacher:
         if len(self._followed) != 3 or any(a is not b for a, b in zip(followed, self._followed, strict=True)):
             self._followed, self._pairs = followed, _pairs(self.network, student)
         (mine, theirs), (my_counts, their_counts) = self._pairs
-        torch._foreach_lerp_(mine, theirs, [weight] * len(mine))
+        _move(mine, theirs, weight)
         if my_counts:  # BatchNorm's num_batches_tracked: an average of counts means nothing
             torch._foreach_copy_(my_counts, their_counts)
+
+
+def _move(mine: list[Tensor], theirs: list[Tensor], weight: Tensor) -> None:
+    """mine += weight * (theirs - mine), `weight` a scalar."""
+    if not weight.is_cuda:
+        torch._foreach_lerp_(mine, theirs, [weight] * len(mine))
+    else:  # in a few kernels, where that would be one for each tensor
+        way = torch._foreach_sub(theirs, mine)
+        torch._foreach_mul_(way, weight)
+        torch._foreach_add_(mine, way)
 
 
 def _pairs(teacher: nn.Module, student: nn.Module) -> list[tuple[list[Tensor], list[Tensor]]]:

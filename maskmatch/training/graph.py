@@ -1,23 +1,28 @@
 """A step as a CUDA graph: recorded once and then replayed, so that the GPU need not wait for Python.
 
-A step is thousands of kernels, and Python takes longer to start them than the GPU to run them. So of the steps that
-compute the same, on other numbers,
+A step is thousands of kernels, and Python takes longer to start them than the GPU to run them. So of the steps of a
+stage, which compute the same on other numbers,
 
     the first       runs as any PyTorch program: what is made once is made, such as the optimizer's state
-    the second      is recorded: Python goes through it, and the GPU only notes what it is told
-    it and others   are replayed: the batch is copied to where the recorded step reads it, the GPU repeats the step
+    the second      too, and is watched: where it reads a value from the device, it cannot be recorded
+    the third       is recorded: Python goes through it, and the GPU only notes what it is told; then it is replayed
+    all others      are replayed: the batch is copied to where the recorded step reads it, the GPU repeats the step
 
-What else changes from step to step `TrainStep.set_numbers` writes to where the recorded step reads that.
+What else changes from step to step `TrainStep.set_numbers` writes to where the recorded step reads that. Stages are the
+warm-up on labels alone, the ramp, and what follows; where a step that is logged does more, it is recorded by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskmatch.common.batch import Batch
 from maskmatch.common.errors import UserError
@@ -30,10 +35,6 @@ Step = Callable[[Sequence[Batch]], dict[str, Tensor]]
 """From the micro-batches to scalars by name, on the device; whatever else it changes stays in its memory."""
 
 
-class CaptureError(Exception):
-    """A step cannot be recorded; its message says why. Nothing was computed."""
-
-
 class Record(NamedTuple):
     """A recorded step."""
 
@@ -42,10 +43,17 @@ class Record(NamedTuple):
 
 
 class StepGraphs:
-    """Takes steps, by replaying the record of one that computed the same."""
+    """Takes steps, by replaying the record of one that computed the same; as they are, once `fault` says why.
 
-    def __init__(self) -> None:
+    Args:
+        config: `graph`, whether it is an error where a step cannot be recorded, and `compile`.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.fault: str | None = None
         self._stage: Hashable = None
+        self._taken = 0  # steps of this stage
         self._records: dict[Hashable, Record] = {}  # of this stage
         self._pool: Any = None  # the memory that they share, as one is replayed at a time
         self._inputs: dict[Hashable, Tensor] = {}  # what recorded steps read
@@ -62,16 +70,25 @@ class StepGraphs:
             variant: what steps of a stage may differ in besides the batches' shapes.
 
         Raises:
-            CaptureError: it cannot be recorded, and was not taken.
+            UserError: it cannot be recorded, and `train.graph` is true.
         """
         if stage != self._stage:
-            self._stage, self._pool = stage, torch.cuda.graph_pool_handle()
+            self._stage, self._taken, self._pool = stage, 0, torch.cuda.graph_pool_handle()
             self._records.clear()
+        self._taken += 1
+        if self.fault or self._taken == 1:
             return take(batches)
+        if self._taken == 2:
+            return self._watched(take, batches)
         inputs = [self.copied(batch, index) for index, batch in enumerate(batches)]
         kind = variant, *(id(tensor) for batch in inputs for tensor in batch)
         if kind not in self._records:
-            self._records[kind] = self._record(take, inputs)
+            try:
+                self._records[kind] = self._record(take, inputs)
+            except RuntimeError as error:
+                self._give_up(_first_line(error))
+                _recover(self._pool, batches[0].images.device)
+                return take(batches)
         graph, results = self._records[kind]
         graph.replay()
         values = torch.stack(list(results.values()))  # the next replay writes over the results
@@ -88,17 +105,28 @@ class StepGraphs:
             copies[name] = None if tensor is None else self._inputs[place].copy_(tensor)
         return Batch(**copies)
 
+    def _watched(self, take: Step, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        if self.config.compile:  # as one graph, with nothing read between
+            return take(batches)
+        with Watch() as watch:
+            found = take(batches)
+        if watch.seen:
+            self._give_up(watch.seen)
+        return found
+
     def _record(self, take: Step, inputs: Sequence[Batch]) -> Record:
         graph = torch.cuda.CUDAGraph()
-        try:
-            # A capture that fails leaves its own stream current. The loader's threads may do what this one may not.
-            with (
-                torch.cuda.stream(torch.cuda.current_stream()),
-                torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
-            ):
-                return Record(graph, take(inputs))
-        except RuntimeError as error:
-            raise CaptureError(_first_line(error)) from error
+        # A capture that fails leaves its own stream current. The loader's threads may do what this one may not.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
+            return Record(graph, take(inputs))
+
+    def _give_up(self, reason: str) -> None:
+        if self.config.graph is True:
+            raise UserError(f"train.graph true, but this step cannot be captured: {reason}")
+        self.fault = reason
 
     def _keep_pace(self) -> None:
         """Wait until the device is no more than AHEAD steps behind."""
@@ -107,6 +135,25 @@ class StepGraphs:
         self._replayed.append(done)
         if len(self._replayed) > AHEAD:
             self._replayed.popleft().synchronize()
+
+
+class Watch(TorchDispatchMode):
+    """Notes the first operator that brings a value to the host or from it, or whose result is as large as a value."""
+
+    READERS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal", "bincount")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: str | None = None
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = function(*args, **(kwargs or {}))
+        name = function.name().removeprefix("aten::")
+        copied = (args[0], args[1] if name == "copy_" else results) if name in ("copy_", "_to_copy") else ()
+        crosses = len({tensor.device for tensor in copied}) > 1
+        if self.seen is None and (crosses or name.startswith(self.READERS)):
+            self.seen = f"{name} waits for the device{_place()}"
+        return results
 
 
 def step_graphs(config: TrainConfig, device: torch.device, world: World) -> tuple[StepGraphs | None, str | None]:
@@ -123,7 +170,19 @@ def step_graphs(config: TrainConfig, device: torch.device, world: World) -> tupl
         return None, "train.graph false"
     if on_gpu and world.size > 1:
         return None, "several processes exchange their gradients"
-    return (StepGraphs(), None) if on_gpu else (None, None)
+    return (StepGraphs(config), None) if on_gpu else (None, None)
+
+
+def _recover(pool: Any, device: torch.device) -> None:
+    """Put right what torch leaves undone when a capture fails, so that steps can go on as they are.
+
+    Its allocator still keeps memory back for the capture, and its random numbers still expect one.
+    """
+    with contextlib.suppress(RuntimeError):  # has been done, unless it was the capture's end that failed
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=torch.cuda.graph_pool_handle(), capture_error_mode="thread_local"):
+        torch.zeros((), device=device)
 
 
 def _first_line(error: BaseException) -> str:
@@ -131,3 +190,13 @@ def _first_line(error: BaseException) -> str:
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _place() -> str:
+    """Where the code outside of torch is."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        if "/torch/" not in frame.f_code.co_filename:
+            return f" in {frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

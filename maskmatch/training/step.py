@@ -26,7 +26,7 @@ from maskmatch.models import Student
 from maskmatch.run_files.checkpoint import State
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
-from maskmatch.training.graph import CaptureError, StepGraphs
+from maskmatch.training.graph import StepGraphs
 from maskmatch.training.loss_scale import LossScale
 from maskmatch.training.nonfinite import NonFiniteGuard, in_one_memory
 from maskmatch.training.phases import Phases
@@ -96,7 +96,6 @@ class TrainStep:
             checkpoint_activations(network)
         self.network, self.teacher, self.method, self.config = network, teacher, method, config
         self.world, self.counter, self.graphs = world or World(), counter, graphs
-        self.graph_fault: str | None = None  # why there are no graphs any more
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
         self.head = head_for(network) if method.config.ablation.reconstruction else None
@@ -136,15 +135,7 @@ class TrainStep:
         if self.graphs is None or self.phases.active:  # whose parts could not be seen
             return take(batches)
         stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
-        try:
-            return self.graphs(take, batches, stage, compared)
-        except CaptureError as error:
-            if self.config.graph is True:
-                raise UserError(f"train.graph true, but this step cannot be captured: {error}") from error
-            self.graphs, self.graph_fault = None, str(error)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.set_numbers(step)
-        return take(batches)
+        return self.graphs(take, batches, stage, compared)
 
     def take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
         """The device's part of a step: the same operators on the same memory in every step that computes the same.
@@ -152,6 +143,7 @@ class TrainStep:
         What changes is in the batches and in what `set_numbers` has set; `step` says no more than which losses count.
         """
         self.guard.remember()
+        self.optimizer.zero_grad(set_to_none=True)  # where a capture broke off
         found = defaultdict[str, list[Tensor]](list)
         for part in self._parts(batches, step, joint=self.config.branches == "joint"):
             if part.pseudo and part.first:

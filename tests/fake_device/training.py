@@ -50,7 +50,7 @@ def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, 
 def compare_steps(folder: Path, options: Sequence[str], *, logged: bool) -> dict[str, Any]:
     """What two steps of the built-in data, with every loss, have not alike as a CUDA graph must, and what they read."""
     with _built(folder, options) as (device, _, run):
-        records, graphs, step = [Operators(), Operators()], StepGraphs(), run.train_step
+        records, graphs, step = [Operators(), Operators()], StepGraphs(run.config.train), run.train_step
         for number, record in enumerate((nullcontext(), nullcontext(), *records)):
             device.refuses_waiting = number >= 1
             batches = [next(run.loader) for _ in range(run.config.train.accumulate)]

@@ -1,7 +1,8 @@
 """The process of the fake device: reads requests, a line of JSON each, and answers each with another.
 
 It is started with the stubs of CUDA in front of torch, see conftest.py: `worker.py RUN`, the folder of a trained run. A
-request is `{"train": [OPTION, ...], "plant": NAME or null}`, `{"compare": [OPTION, ...], "logged": BOOL}` or `{"use": FUNCTION of inference.py, "device": NAME}`.
+request is `{"train": [OPTION, ...], "plant": NAME or null}`, `{"compare": [OPTION, ...], "logged": BOOL}`, or
+`{"use": FUNCTION of inference.py, "device": NAME}`.
 """
 
 from __future__ import annotations

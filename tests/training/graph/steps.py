@@ -15,8 +15,9 @@ from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.step import TrainStep
 
 CLASSES = 4
-WARMUP, RAMP = 3, 4  # steps
-STAGES = {"labels alone": (0, 1, 2), "ramp": (3, 4, 5), "full": (6, 7, 8)}
+WARMUP, RAMP = 4, 6  # steps
+STAGES = {"labels alone": range(4), "ramp": range(4, 9), "full": range(9, 18)}
+"""The steps of each, counted from 0; every fifth is logged."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},

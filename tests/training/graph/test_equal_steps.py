@@ -16,11 +16,12 @@ from tests.training.graph.steps import OPTIONS, STAGES, Batches, make_step
 
 
 def records(stage, *, logged=False, **options):
-    """Of the steps of a stage but for the first, which makes what is made once."""
+    """Of two steps of a stage, not the first, which makes what is made once."""
     step = make_step(**options)
     batches = Batches(step.config.accumulate, truth=logged)
-    found = {number: Operators() for number in STAGES[stage][1:]}
-    for number in range(STAGES[stage][-1] + 1):
+    first = STAGES[stage][0]
+    found = {first + 1: Operators(), first + 2: Operators()}
+    for number in range(first + 3):
         step.set_numbers(number)
         with found.get(number) or nullcontext():
             step.take(batches.draw(), number, step.compared(number) if logged else None)

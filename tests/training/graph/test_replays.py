@@ -1,11 +1,13 @@
 """Replayed steps equal eager ones bit for bit, with nothing but the recorded operators left of them."""
 
 import copy
+import re
 from contextlib import contextmanager
 from unittest import mock
 
 import pytest
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.errors import UserError
@@ -14,7 +16,7 @@ from maskmatch.method import MaskMatch
 from maskmatch.training import build, train
 from maskmatch.training.graph import StepGraphs
 from maskmatch.training.step import TrainStep
-from tests.training.graph.stand_in import graphs_on_a_cpu
+from tests.training.graph.stand_in import Capture, graphs_on_a_cpu
 from tests.training.graph.steps import OPTIONS, Batches, make_step
 
 
@@ -38,10 +40,10 @@ def seen(numbers):
         yield
 
 
-def trained(graphs, steps=14, **options):
-    """Losses of each step, and all that the steps leave."""
+def trained(*, graphs, steps=18, **options):
+    """Losses of each step, and all that the steps leave; as graphs or not."""
     step = make_step(**options)
-    step.graphs = graphs
+    step.graphs = StepGraphs(step.config) if graphs else None
     losses = []
     for number in range(steps):
         logged = number == 0 or number % 5 == 4
@@ -70,10 +72,10 @@ REPEATED = {name: options for name, options in OPTIONS.items() if name != "check
 def test_options(options):
     steps = []
     with seen(steps):
-        replayed = trained(StepGraphs(), **copy.deepcopy(options))
-    # Of each stage the first, the next, and where there is something to log the first that does.
-    assert steps == ([0, 1, 4] if options.get("supervised_only") else [0, 1, 3, 4, 5, 6, 7, 9])
-    assert_equal(replayed, trained(None, **copy.deepcopy(options)))
+        replayed = trained(graphs=True, **copy.deepcopy(options))
+    # Three of each stage, and a logged one more: 4 and 9 are the first of their stages, which need not be recorded.
+    assert steps == ([0, 1, 2, 4] if options.get("supervised_only") else [0, 1, 2, 4, 5, 6, 9, 10, 11, 14])
+    assert_equal(replayed, trained(graphs=False, **copy.deepcopy(options)))
 
 
 class StopAfter(StopSignal):
@@ -103,14 +105,14 @@ RUN = (
 def test_a_run_with_a_validation_and_a_resume(fast_options, assert_same_run, tmp_path):
     eager, run = tmp_path / "eager", tmp_path / "run"
     train(parse_train([*fast_options, *RUN, "--output", str(eager)]))
-    with mock.patch.object(build, "step_graphs", lambda *given: (StepGraphs(), None)):
+    with mock.patch.object(build, "step_graphs", lambda config, *_: (StepGraphs(config), None)):
         steps = []
         with seen(steps), pytest.raises(StopError, match="after step 48"):
             train(parse_train([*fast_options, *RUN, "--output", str(run)]), stop=StopAfter(50))
-        assert steps == [0, 1, 6, 7, 9, 21, 22, 29]  # nothing after the validation
+        assert steps == [0, 1, 2, 6, 7, 8, 9, 21, 22, 23, 29]  # nothing after the validation
         with seen(steps):
             train(parse_train([*fast_options, *RUN, "--output", str(run), "--resume"]))
-        assert steps[8:] == [48, 49, 50]
+        assert steps[11:] == [48, 49, 50, 59]
     assert_same_run(run, eager)
 
 
@@ -131,19 +133,19 @@ SAME = {"nothing"}
 def replayed(change):
     """The student and the teacher after a replay before which something was changed."""
     step = make_step(precision="fp16")
-    step.graphs = StepGraphs()
+    step.graphs = StepGraphs(step.config)
     set_numbers = step.set_numbers
     with seen(steps := []):
-        for number in range(10):
+        for number in range(13):
             batches = Batches(1, truth=False, seed=number).batches
-            if number == 9:
+            if number == 12:
                 step.set_numbers = lambda number: (set_numbers(number), CHANGES[change](step))
                 if change == "image":
                     batches[0].images.fill_(9)
             losses = step(batches, number)
-    assert 9 not in steps
+    assert 12 not in steps
     networks = (step.network, step.teacher.network)
-    return [loss for loss in losses.values()] + [p.detach() for network in networks for p in network.parameters()]
+    return list(losses.values()) + [p.detach() for network in networks for p in network.parameters()]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -154,14 +156,14 @@ def test_what_changes_moves_a_replay(change):
 
 def test_a_step_that_is_not_finite_is_skipped():
     step = make_step(precision="fp16")
-    step.graphs = StepGraphs()
+    step.graphs = StepGraphs(step.config)
     batches = Batches(1, truth=False).batches
-    step(batches, 7)
-    step(batches, 8)
+    for number in (9, 10, 11):
+        step(batches, number)
     before = [parameter.detach().clone() for parameter in step.network.parameters()]
     step.loss_scale.value.fill_(2.0**60)
     with seen(steps := []):
-        losses = step(batches, 9)
+        losses = step(batches, 12)
     assert steps == []
     assert all(loss.isnan() for loss in losses.values())
     assert all(torch.equal(*pair) for pair in zip(before, step.network.parameters(), strict=True))
@@ -171,35 +173,60 @@ def test_a_step_that_is_not_finite_is_skipped():
 
 def test_results_stay_when_the_next_step_is_replayed():
     step = make_step()
-    step.graphs = StepGraphs()
-    found = [step(Batches(1, truth=False, seed=number).batches, number) for number in range(3)]
-    assert found[1]["loss"] != found[2]["loss"]
+    step.graphs = StepGraphs(step.config)
+    found = [step(Batches(1, truth=False, seed=number).batches, number) for number in range(4)]
+    assert found[2]["loss"] != found[3]["loss"]
 
 
-def reading(self, logits, *rest):
-    return LOSS(self, logits, *rest) * float(logits.detach().sum() > -1e9)
+def steps_with(fault, **options):
+    """Takes steps of a method with a fault in its loss; the step, and what the steps leave."""
+    loss = MaskMatch.loss
+    with mock.patch.object(MaskMatch, "loss", lambda self, logits, *rest: loss(self, logits, *rest) * fault(logits)):
+        step = make_step(**options)
+        step.graphs = StepGraphs(step.config)
+        for number in range(4):
+            step(Batches(1, truth=False, seed=number).batches, number)
+    return step
 
 
-LOSS = MaskMatch.loss
+def read(logits):
+    return float(logits.detach().sum() > -1e9)
 
 
-def test_what_cannot_be_captured_goes_on_eagerly():
-    with mock.patch.object(MaskMatch, "loss", reading):
-        graphs = StepGraphs()
-        found = trained(graphs)
-        assert_equal(found, trained(None))
-        step = make_step()
-        step.graphs = graphs
-        step(Batches(1, truth=False).batches, 0)
-        step(Batches(1, truth=False).batches, 1)
-    assert step.graphs is None
-    assert step.graph_fault == "RuntimeError: operation not permitted when stream is capturing"
+def fail_in_a_capture(logits):
+    if any(isinstance(mode, Capture) for mode in _get_current_dispatch_mode_stack()):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return 1.0
 
 
-def test_what_is_asked_for_and_cannot_be_captured_is_an_error():
-    step = make_step(graph=True)
-    step.graphs = StepGraphs()
-    with mock.patch.object(MaskMatch, "loss", reading):
-        step(Batches(1, truth=False).batches, 0)
-        with pytest.raises(UserError, match="train.graph true, but this step cannot be captured: .* not permitted"):
-            step(Batches(1, truth=False).batches, 1)
+FAULTS = {
+    "a value is read": (read, r"_local_scalar_dense waits for the device in .*test_replays.py:\d+"),
+    "no memory": (fail_in_a_capture, "OutOfMemoryError: CUDA out of memory"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_recorded_goes_on_as_it_is(fault, recovered):
+    planted, said = FAULTS[fault]
+    step = steps_with(planted)
+    assert re.fullmatch(said, step.graphs.fault)
+    assert recovered.called == (planted is fail_in_a_capture)
+    expected = make_step()
+    for number in range(4):
+        expected(Batches(1, truth=False, seed=number).batches, number)
+    pairs = zip(step.network.parameters(), expected.network.parameters(), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_asked_for_and_cannot_be_recorded_is_an_error(fault):
+    planted, said = FAULTS[fault]
+    with pytest.raises(UserError, match=f"train.graph true, but this step cannot be captured: {said}"):
+        steps_with(planted, graph=True)
+
+
+@pytest.fixture
+def recovered():
+    """What torch leaves undone there is on a GPU alone."""
+    with mock.patch("maskmatch.training.graph._recover") as recover:
+        yield recover

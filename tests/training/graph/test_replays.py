@@ -17,7 +17,7 @@ from maskmatch.training import build, train
 from maskmatch.training.graph import StepGraphs
 from maskmatch.training.step import TrainStep
 from tests.training.graph.stand_in import Capture, graphs_on_a_cpu
-from tests.training.graph.steps import OPTIONS, Batches, make_step
+from tests.training.graph.steps import OPTIONS, RECORDED, Batches, assert_equal, make_step, trained
 
 
 @pytest.fixture(autouse=True)
@@ -40,30 +40,6 @@ def seen(numbers):
         yield
 
 
-def trained(*, graphs, steps=18, **options):
-    """Losses of each step, and all that the steps leave; as graphs or not."""
-    step = make_step(**options)
-    step.graphs = StepGraphs(step.config) if graphs else None
-    losses = []
-    for number in range(steps):
-        logged = number == 0 or number % 5 == 4
-        batches = Batches(step.config.accumulate, truth=logged, seed=number).batches
-        losses.append(step(batches, number, compare=logged))
-    networks = step.network, step.teacher.network
-    left = [tensor for network in networks for tensor in network.state_dict().values()]
-    left += [tensor for state in step.optimizer.state.values() for tensor in state.values()]
-    left += [step.counter.counts, step.guard.skipped, step.guard.in_a_row, *vars(step.method.class_balance).values()]
-    return losses, [tensor for tensor in left if isinstance(tensor, torch.Tensor)]
-
-
-def assert_equal(one, other):
-    (losses, left), (other_losses, other_left) = one, other
-    assert [list(found) for found in losses] == [list(found) for found in other_losses]
-    for found, expected in zip(losses, other_losses, strict=True):
-        assert all(torch.equal(found[name], expected[name]) for name in found)
-    assert all(torch.equal(*pair) for pair in zip(left, other_left, strict=True))
-
-
 REPEATED = {name: options for name, options in OPTIONS.items() if name != "checkpointed activations"}
 """Recomputed dropout draws from a generator that torch sets back by no operator, which the stand-in cannot see."""
 
@@ -73,8 +49,7 @@ def test_options(options):
     steps = []
     with seen(steps):
         replayed = trained(graphs=True, **copy.deepcopy(options))
-    # Three of each stage, and a logged one more: 4 and 9 are the first of their stages, which need not be recorded.
-    assert steps == ([0, 1, 2, 4] if options.get("supervised_only") else [0, 1, 2, 4, 5, 6, 9, 10, 11, 14])
+    assert steps == ([0, 1, 2, 4] if options.get("supervised_only") else RECORDED)
     assert_equal(replayed, trained(graphs=False, **copy.deepcopy(options)))
 
 

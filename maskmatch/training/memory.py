@@ -153,7 +153,8 @@ def _report(config: Config) -> str:
             lines.append(f"  {switches:<{WIDTH}}{'not for this network':>24}")
         else:
             lines.append(f"  {switches:<{WIDTH}}{_megabytes(peak)}  {100 * (peak / memory.peak - 1):+4.0f} %")
-    lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top."]
+    lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top, and a second batch"]
+    lines += ["where steps are replayed as CUDA graphs."]
     return "\n".join(lines)
 
 

@@ -13,7 +13,8 @@ from maskmatch.commands.command_line import parse_train
 from maskmatch.common.errors import UserError
 from maskmatch.common.signals import StopError, StopSignal
 from maskmatch.method import MaskMatch
-from maskmatch.training import build, train
+from maskmatch.training import build
+from maskmatch.training import train as train_in_python
 from maskmatch.training.graph import StepGraphs
 from maskmatch.training.step import TrainStep
 from tests.training.graph.stand_in import Capture, graphs_on_a_cpu
@@ -79,16 +80,25 @@ RUN = (
 @pytest.mark.slow
 def test_a_run_with_a_validation_and_a_resume(fast_options, assert_same_run, tmp_path):
     eager, run = tmp_path / "eager", tmp_path / "run"
-    train(parse_train([*fast_options, *RUN, "--output", str(eager)]))
+    train_in_python(parse_train([*fast_options, *RUN, "--output", str(eager)]))
     with mock.patch.object(build, "step_graphs", lambda config, *_: (StepGraphs(config), None)):
         steps = []
         with seen(steps), pytest.raises(StopError, match="after step 48"):
-            train(parse_train([*fast_options, *RUN, "--output", str(run)]), stop=StopAfter(50))
+            train_in_python(parse_train([*fast_options, *RUN, "--output", str(run)]), stop=StopAfter(50))
         assert steps == [0, 1, 2, 6, 7, 8, 9, 21, 22, 23, 29]  # nothing after the validation
         with seen(steps):
-            train(parse_train([*fast_options, *RUN, "--output", str(run), "--resume"]))
+            train_in_python(parse_train([*fast_options, *RUN, "--output", str(run), "--resume"]))
         assert steps[11:] == [48, 49, 50, 59]
     assert_same_run(run, eager)
+
+
+def test_profile(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "step_graphs", lambda config, *_: (StepGraphs(config), None))
+    with seen(steps := []):
+        assert train("--profile", 3, "--output", tmp_path / "run") == 0
+    assert steps == [0, 1, 2, *range(8, 14)]  # the last six timed by their parts, and traced; none of 5 to 7
+    *_, last = (tmp_path / "run" / "profile.txt").read_text().splitlines()
+    assert re.fullmatch(r"[\d.]+ ms a step where they are replayed as CUDA graphs; the table is of eager ones", last)
 
 
 CHANGES = {

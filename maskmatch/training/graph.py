@@ -54,8 +54,9 @@ class StepGraphs:
         self.fault: str | None = None
         self._stage: Hashable = None
         self._taken = 0  # steps of this stage
-        self._records: dict[Hashable, Record] = {}  # of this stage
+        self.records: dict[Hashable, Record] = {}  # of this stage, by kind
         self._pool: Any = None  # the memory that they share, as one is replayed at a time
+        self._compiled: set[Hashable] = set()  # kinds of steps that have run
         self._inputs: dict[Hashable, Tensor] = {}  # what recorded steps read
         self._replayed: deque[torch.cuda.Event] = deque()  # the ends of the last steps
 
@@ -74,7 +75,7 @@ class StepGraphs:
         """
         if stage != self._stage:
             self._stage, self._taken, self._pool = stage, 0, torch.cuda.graph_pool_handle()
-            self._records.clear()
+            self.records.clear()
         self._taken += 1
         if self.fault or self._taken == 1:
             return take(batches)
@@ -82,14 +83,17 @@ class StepGraphs:
             return self._watched(take, batches)
         inputs = [self.copied(batch, index) for index, batch in enumerate(batches)]
         kind = variant, *(id(tensor) for batch in inputs for tensor in batch)
-        if kind not in self._records:
+        if self.config.compile and kind not in self._compiled:  # which must not happen in a capture
+            self._compiled.add(kind)
+            return take(batches)
+        if kind not in self.records:
             try:
-                self._records[kind] = self._record(take, inputs)
+                self.records[kind] = self._record(take, inputs)
             except RuntimeError as error:
                 self._give_up(_first_line(error))
                 _recover(self._pool, batches[0].images.device)
                 return take(batches)
-        graph, results = self._records[kind]
+        graph, results = self.records[kind]
         graph.replay()
         values = torch.stack(list(results.values()))  # the next replay writes over the results
         self._keep_pace()

@@ -25,10 +25,10 @@ from maskmatch.training.graph import StepGraphs
 from maskmatch.training.run import Run
 from tests.training.graph.operators import Operators, differences, reads
 
-STEPS = 3
+STEPS = 8  # the ramp's, then two eager ones, a recorded one of either kind, and replays
 DEFAULTS = (
     "--train.device=cuda", "--train.steps=40", "--data.loader=torch", "--method.warmup_steps=0",
-    "--method.ramp_steps=2", "--train.graph=false",
+    "--method.ramp_steps=2",
 )  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, 
     """`build` and STEPS steps of the built-in data, every second one logged; from the second on none may wait."""
     with planted(plant) if plant else nullcontext(), _built(folder, options) as (device, check, run):
         run.speed.start()
-        for step in range(STEPS):
+        for step in range(STEPS if run.train_step.graphs else 3):
             device.refuses_waiting = step >= 1
             loop.take_step(run)
             for batch in run.batches:
@@ -44,7 +44,14 @@ def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, 
             run.speed.step()
             run.recorder.start(run.step, {})
         device.refuses_waiting = False
-        return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
+        graphs = run.train_step.graphs
+        return {
+            "steps": run.step,
+            "device": str(run.device),
+            "backend": ops.current_backend(run.device),
+            "recorded": len(graphs.records) if graphs else 0,
+            "fault": graphs.fault if graphs else None,
+        }
 
 
 def compare_steps(folder: Path, options: Sequence[str], *, logged: bool) -> dict[str, Any]:
@@ -56,7 +63,6 @@ def compare_steps(folder: Path, options: Sequence[str], *, logged: bool) -> dict
             batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
             inputs = [graphs.copied(batch._replace(truth=batch.target if logged else None), 0) for batch in batches]
             step.set_numbers(number)
-            run.loader.settle()  # a fake tensor's device is another while its mode is busy, be it in another thread
             with record:
                 step.take(inputs, number, step.compared(number) if logged else None)
         device.refuses_waiting = False

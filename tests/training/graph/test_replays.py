@@ -10,12 +10,15 @@ import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from maskmatch.commands.command_line import parse_train
+from maskmatch.commands.train import main
 from maskmatch.common.errors import UserError
 from maskmatch.common.signals import StopError, StopSignal
+from maskmatch.config import TrainConfig
 from maskmatch.method import MaskMatch
 from maskmatch.training import build
 from maskmatch.training import train as train_in_python
-from maskmatch.training.graph import StepGraphs
+from maskmatch.training.distributed import World
+from maskmatch.training.graph import StepGraphs, step_graphs
 from maskmatch.training.step import TrainStep
 from tests.training.graph.stand_in import Capture, graphs_on_a_cpu
 from tests.training.graph.steps import OPTIONS, RECORDED, Batches, assert_equal, make_step, trained
@@ -215,3 +218,30 @@ def recovered():
     """What torch leaves undone there is on a GPU alone."""
     with mock.patch("maskmatch.training.graph._recover") as recover:
         yield recover
+
+
+@pytest.mark.parametrize(
+    ("graph", "device", "processes", "reason"),
+    [
+        ("auto", "cpu", 1, None),
+        (False, "cpu", 1, None),
+        (False, "cuda:0", 1, "train.graph false"),
+        ("auto", "cuda:0", 2, "several processes exchange their gradients"),
+    ],
+)
+def test_without_graphs(graph, device, processes, reason):
+    assert step_graphs(TrainConfig(graph=graph), torch.device(device), World(size=processes)) == (None, reason)
+
+
+def test_graphs_on_a_gpu():
+    for graph in ("auto", True):
+        graphs, reason = step_graphs(TrainConfig(graph=graph), torch.device("cuda:0"), World())
+        assert isinstance(graphs, StepGraphs) and reason is None
+
+
+def test_graphs_where_there_are_none(refusal, tmp_path):
+    line = refusal(main, "--train.graph", "true", "--train.device", "cpu", "--output", tmp_path / "run")
+    assert line.endswith("train.graph true needs a single process on a CUDA device, got cpu")
+    assert not (tmp_path / "run").exists()
+    line = refusal(main, "--train.graph", "maybe")
+    assert line.endswith("train.graph: expected bool or one of auto, got maybe")

@@ -131,6 +131,7 @@ class StepGraphs:
         if self.config.graph is True:
             raise UserError(f"train.graph true, but this step cannot be captured: {reason}")
         self.fault = reason
+        self.records.clear()
 
     def _keep_pace(self) -> None:
         """Wait until the device is no more than AHEAD steps behind."""
@@ -144,7 +145,7 @@ class StepGraphs:
 class Watch(TorchDispatchMode):
     """Notes the first operator that brings a value to the host or from it, or whose result is as large as a value."""
 
-    READERS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "unique_", "equal", "bincount")
+    READERS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "equal", "bincount")
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,10 +153,10 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = function(*args, **(kwargs or {}))
-        name = function.name().removeprefix("aten::")
+        name = function.name().removeprefix("aten::").partition(".")[0]
         copied = (args[0], args[1] if name == "copy_" else results) if name in ("copy_", "_to_copy") else ()
         crosses = len({tensor.device for tensor in copied}) > 1
-        if self.seen is None and (crosses or name.startswith(self.READERS)):
+        if self.seen is None and (crosses or name in self.READERS):
             self.seen = f"{name} waits for the device{_place()}"
         return results
 
@@ -178,15 +179,24 @@ def step_graphs(config: TrainConfig, device: torch.device, world: World) -> tupl
 
 
 def _recover(pool: Any, device: torch.device) -> None:
-    """Put right what torch leaves undone when a capture fails, so that steps can go on as they are.
+    """Put right what torch leaves undone where a capture cannot be ended, so that steps can go on as they are.
 
-    Its allocator still keeps memory back for the capture, and its random numbers still expect one.
+    Its allocator still keeps memory back for the capture, and its generator still expects one to be going on.
+
+    Raises:
+        UserError: they cannot.
     """
-    with contextlib.suppress(RuntimeError):  # has been done, unless it was the capture's end that failed
+    with contextlib.suppress(RuntimeError):  # the first says that the capture was ended, and all is well
         torch._C._cuda_endAllocateToPool(device.index, pool)
+        torch._C._cuda_releasePool(device.index, pool)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=torch.cuda.graph_pool_handle(), capture_error_mode="thread_local"):
-        torch.zeros((), device=device)
+    try:
+        with torch.cuda.graph(graph, pool=torch.cuda.graph_pool_handle(), capture_error_mode="thread_local"):
+            torch.zeros((), device=device)
+        torch.rand((), device=device)
+    except RuntimeError as error:
+        raise UserError("train.graph: a step could not be recorded, and none can follow; take false") from error
+    torch.cuda.manual_seed(torch.cuda.initial_seed())  # as it was before
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,7 +40,7 @@ COLUMNS = (
     *(f"{name.replace(' ', '_')}_ms" for name in PHASES),
 )
 BLOCK = 10  # steps a measurement, one of which is logged
-WARMUP = 2  # steps before, which compile and allocate
+WARMUP = 4  # steps before, which compile, allocate, and are recorded as CUDA graphs
 ROUNDS = {"builtin": 30, "camvid": 5}  # of the built-in data six epochs: images are decoded in the first one
 CONFIGS: dict[str, list[str]] = {
     "builtin": [],

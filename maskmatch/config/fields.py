@@ -216,6 +216,9 @@ class TrainConfig:
     """Of the networks; weights, losses and the teacher's average stay fp32. fp16 scales its gradients."""
     compile: bool = option(False, free=True)
     """Run the networks and all else of the method through torch.compile."""
+    graph: bool | Literal["auto"] = option("auto", free=True)
+    """Replay each step as one CUDA graph, so that the GPU does not wait for Python. `auto`: on a GPU, where the step
+    can be captured."""
     branches: Literal["sequential", "joint"] = option("sequential")
     """`sequential`: each branch's forward, then its backward, to save memory; `joint`: all in one forward, for
     networks without BatchNorm."""

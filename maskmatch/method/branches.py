@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,7 +37,7 @@ class Part(NamedTuple):
     """Branches of one batch that the student answers in one forward: as a rule one, with `joint` all."""
 
     branches: dict[str, Branch]  # by the names of their losses, in the order of BRANCHES
-    weights: dict[str, float]  # of these losses in the total
+    weights: Mapping[str, float | Tensor]  # of these losses in the total; as tensors, scalars
     divisors: dict[str, Tensor]  # of all of DIVISORS: scalars
     batch: int  # which of the step's batches
     target: Tensor  # uint8 [N, H, W], the masks of its labelled images
@@ -46,7 +47,7 @@ class Part(NamedTuple):
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
         """The weighted sum of its losses; a scalar."""
-        return summed([losses[name] if weight == 1 else losses[name] * weight for name, weight in self.weights.items()])
+        return summed([losses[name] * weight for name, weight in self.weights.items()])
 
 
 class Losses(NamedTuple):

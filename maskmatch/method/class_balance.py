@@ -89,9 +89,9 @@ class ClassBalance:
         if not (self.alpha or self.thresholds):
             return
         labeled, pixels, confidence = total(self.totals)[:, :-1].unbind()
-        self.labeled = self.labeled + labeled
+        self.labeled += labeled
         seen = (confidence.double() / UNIT / pixels.clamp(min=1)).float()
-        self.confidence = torch.where(pixels > 0, self.confidence.lerp(seen, 1 - DECAY), self.confidence)
+        self.confidence.copy_(torch.where(pixels > 0, self.confidence.lerp(seen, 1 - DECAY), self.confidence))
         self.totals.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class ClassBalance:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from there."""
-        self.labeled, self.confidence = state["labeled"], state["confidence"]
+        self.labeled, self.confidence = state["labeled"].clone(), state["confidence"].clone()
         self.totals = torch.empty(0)  # so that the next labels bring all of it to their device
 
 

@@ -10,7 +10,7 @@ L    = CE(S(x), y)                                    L_x, supervised
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -92,6 +92,7 @@ class MaskMatch:
         batches: Sequence[Batch],
         step: int,
         *,
+        weights: Mapping[str, float | Tensor] | None = None,
         joint: bool = False,
         total: Callable[[Tensor], Tensor] = lambda counts: counts,
         phase: Phase = _no_phase,
@@ -105,11 +106,12 @@ class MaskMatch:
             teacher: gives the logits of the views that it is shown.
             batches: whose losses add up as if they were one.
             step: counted from 0.
+            weights: of the losses of this step's branches in the total, for a caller that keeps them on the device.
             joint: all branches of a batch in one part, for a student without BatchNorm.
             total: adds up the counts of `divisors` over what else belongs to the step, such as other processes.
             phase: `with phase("loss")` is around all that is neither the teacher nor the student.
         """
-        weights, scales = self.ramp_up.weights(step), self.ramp_up.scales(step)
+        weights, scales = weights or self.ramp_up.weights(step), self.ramp_up.scales(step)
         with phase("loss"):
             batches = [self.draw(batch) for batch in batches]
             counts = total(torch.stack([self.divisors(batch) for batch in batches]).sum(0))

@@ -30,9 +30,18 @@ class Teacher:
         logits: Tensor = self.network(images)
         return logits
 
-    @torch.no_grad()
     def update(self, student: nn.Module, step: int) -> None:
-        """Follow the student after optimizer step `step`, counted from 0.
+        """Follow the student after optimizer step `step`, counted from 0."""
+        device = next(self.network.parameters()).device
+        self.follow(student, torch.full((), self.weight(step), device=device))
+
+    def weight(self, step: int) -> float:
+        """The share of the student that the teacher takes over after optimizer step `step`."""
+        return 1 - min(1 - 1 / (step + 1), self.momentum)
+
+    @torch.no_grad()
+    def follow(self, student: nn.Module, weight: Tensor) -> None:
+        """Take over a share of the student: `weight`, a float32 scalar on the device.
 
         The tensors of a student are looked up once, as that takes longer than the update: when it first comes, and when
         its first parameter or buffer is another tensor than before, as after `load_state_dict(assign=True)` or a move.
@@ -42,10 +51,19 @@ class Teacher:
         if len(self._followed) != 3 or any(a is not b for a, b in zip(followed, self._followed, strict=True)):
             self._followed, self._pairs = followed, _pairs(self.network, student)
         (mine, theirs), (my_counts, their_counts) = self._pairs
-        weight = 1 - min(1 - 1 / (step + 1), self.momentum)
-        torch._foreach_lerp_(mine, theirs, weight)
+        _move(mine, theirs, weight)
         if my_counts:  # BatchNorm's num_batches_tracked: an average of counts means nothing
             torch._foreach_copy_(my_counts, their_counts)
+
+
+def _move(mine: list[Tensor], theirs: list[Tensor], weight: Tensor) -> None:
+    """mine += weight * (theirs - mine), `weight` a scalar."""
+    if not weight.is_cuda:
+        torch._foreach_lerp_(mine, theirs, [weight] * len(mine))
+    else:  # in a few kernels, where that would be one for each tensor
+        way = torch._foreach_sub(theirs, mine)
+        torch._foreach_mul_(way, weight)
+        torch._foreach_add_(mine, way)
 
 
 def _pairs(teacher: nn.Module, student: nn.Module) -> list[tuple[list[Tensor], list[Tensor]]]:

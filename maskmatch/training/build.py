@@ -31,6 +31,7 @@ from maskmatch.run_files.config_file import write_config
 from maskmatch.run_files.versions import write_environment
 from maskmatch.training import distributed
 from maskmatch.training.distributed import World
+from maskmatch.training.graph import step_graphs
 from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
 from maskmatch.training.records import Recorder
 from maskmatch.training.run import Run
@@ -51,7 +52,8 @@ def build(config: Config, student: Student | None = None) -> Run:
     config, dataset, student = plan.config, plan.dataset, plan.student
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
-    train_step = TrainStep(student.network, teacher, plan.method, config.train, world, counter)
+    graphs, without_graph = step_graphs(config.train, device, world)
+    train_step = TrainStep(student.network, teacher, plan.method, config.train, world, counter, graphs)
     folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
     data = fingerprint(
         dataset,
@@ -81,6 +83,7 @@ def build(config: Config, student: Student | None = None) -> Run:
         watch=CollapseWatch(dataset.class_names, config.method.threshold),
         speed=_speed(config, world, device, start=state.step if state else 0),
         without_dali=plan.choice.instead,
+        without_graph=without_graph,
         notes=[*_warnings(dataset, plan.checked, world), *notes],
     )
     if state:

@@ -71,6 +71,9 @@ def _take_steps(run: Run, display: Display, stop: StopSignal) -> None:
         if _told_to_stop(run, stop):
             raise StopError(stop.received or "a signal to another process")
         take_step(run)
+        if (graphs := run.train_step.graphs) and graphs.fault:
+            display.say(f"step {run.step}: no CUDA graph, {graphs.fault}")
+            run.train_step.graphs = None
         run.speed.step()
         after_step(run, display, stop)
 

@@ -48,6 +48,12 @@ class Memory:
         return sum(vars(self).values())
 
 
+# FakeTensorMode knows nothing of fused optimizers whose learning rate is a tensor, and would run them on real ones.
+_RULES = torch.library.Library("aten", "IMPL", "Meta")
+for _optimizer in ("_fused_adamw_.tensor_lr", "_fused_sgd_.tensor_lr"):
+    _RULES.impl(_optimizer, lambda *tensors, **options: None)
+
+
 class _StepTracker(MemTracker):
     """MemTracker without its statistics by module, which allow a network one forward a step."""
 
@@ -147,7 +153,8 @@ def _report(config: Config) -> str:
             lines.append(f"  {switches:<{WIDTH}}{'not for this network':>24}")
         else:
             lines.append(f"  {switches:<{WIDTH}}{_megabytes(peak)}  {100 * (peak / memory.peak - 1):+4.0f} %")
-    lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top."]
+    lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top, and a second batch"]
+    lines += ["where steps are replayed as CUDA graphs."]
     return "\n".join(lines)
 
 

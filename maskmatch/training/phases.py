@@ -28,6 +28,11 @@ class Phases:
         self.tracing = False
         self._marks: list[tuple[str, Mark, Mark]] = []
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is marked."""
+        return self.timing or self.tracing
+
     def __call__(self, name: str) -> AbstractContextManager[object]:
         if self.tracing:
             return record_function(name)

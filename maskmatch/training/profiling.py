@@ -27,7 +27,8 @@ TRACED = 5  # steps in the trace, at most: it has every operation
 def profile(config: Config, timed: int) -> str:
     """Time `timed` steps with every loss live, then trace some more; no checkpoint is written.
 
-    The times are taken without the profiler, which slows small operations down. On a GPU they are the device's.
+    The times are taken without the profiler, which slows small operations down. On a GPU they are the device's. Steps
+    that would be replayed as CUDA graphs are timed as such first, as a whole: their phases are those of eager ones.
 
     Returns:
         The table by phase, which stands in the run's folder as profile.txt beside trace.json.gz.
@@ -37,7 +38,7 @@ def profile(config: Config, timed: int) -> str:
     """
     if config.resume != "never":
         raise UserError(f"--profile starts anew, in a folder of its own: leave out --resume, got {config.resume}")
-    steps = WARMUP + timed + TRACED
+    steps = WARMUP + 2 * timed + TRACED
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # without a GPU it would say that it finds none, as an error
     every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
     config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))
@@ -46,13 +47,16 @@ def profile(config: Config, timed: int) -> str:
         headline = run.headline()
         with run.loader, closing(run.log) if run.log else nullcontext():
             _take_steps(run, WARMUP)
+            as_graphs = _milliseconds(run, timed) if run.train_step.graphs else None
             run.train_step.phases.timing = True
-            started = time.perf_counter()
-            _take_steps(run, timed)
-            total = 1e3 * (time.perf_counter() - started) / timed
+            total = _milliseconds(run, timed)
             run.train_step.phases.timing = False
             phases = run.train_step.phases.milliseconds()
             table = headline + _table(run, timed, total, {name: ms / timed for name, ms in phases.items()})
+            if as_graphs:
+                table += (
+                    f"{as_graphs:.2f} ms a step where they are replayed as CUDA graphs; the table is of eager ones\n"
+                )
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if run.device.type == "cuda" else [])]
             run.train_step.phases.tracing = True
             with torch.profiler.profile(activities=activities) as profiler:
@@ -67,6 +71,13 @@ def _take_steps(run: Run, steps: int) -> None:
     for _ in range(steps):
         take_step(run)
     wait_for(run.device)
+
+
+def _milliseconds(run: Run, steps: int) -> float:
+    """Of a step."""
+    started = time.perf_counter()
+    _take_steps(run, steps)
+    return 1e3 * (time.perf_counter() - started) / steps
 
 
 def _table(run: Run, timed: int, total: float, phases: dict[str, float]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from maskmatch.common.json_values import finite
 from maskmatch.training.pseudo_label_watch import Counts, measures
 from maskmatch.training.readback import Readback
+from maskmatch.training.schedules import learning_rates
 from maskmatch.training.step import TrainStep
 
 
@@ -46,7 +47,7 @@ class Recorder:
         parts = [*means, guard.skipped, guard.in_a_row]
         if counter:
             parts += self.train_step.world.sum(counter.take()).flatten()
-        rates = [group["lr"] for group in self.train_step.optimizer.param_groups]
+        rates = learning_rates(self.train_step.optimizer, step - 1, self.train_step.config)
         head = {"step": step, "lr": rates[0], "lr_head": rates[-1]}
         sent = Readback(torch.stack([part.double() for part in parts]))
         self._unread.append((_Unread(head, names, validated, len(self.pending)), sent))

@@ -47,6 +47,7 @@ class Run:
     watch: CollapseWatch
     speed: Speed
     without_dali: str | None  # why the torch loader takes its place
+    without_graph: str | None  # why the steps on a GPU are no CUDA graphs
     notes: list[str]  # lines for the user on the data and on how the run was resumed
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
@@ -77,9 +78,11 @@ class Run:
         network = getattr(self.student.network, "name", type(self.student.network).__name__)  # smp's have one
         weights = self.student.weights_report or "random weights"
         instead = f" ({self.without_dali})" if self.without_dali else ""
+        graph = f", no CUDA graph ({self.without_graph})" if self.without_graph else ""
+        graph = ", steps as CUDA graphs" if self.train_step.graphs else graph
         return (
             f"{data.name}: {parts}; {network}, {weights}; {self.device}{processes}, "
-            f"{train.precision}, operators {backend}, loader {self.loader.name}{instead}; "
+            f"{train.precision}, operators {backend}{graph}, loader {self.loader.name}{instead}; "
             f"{lr}, {train.steps} steps {start}; writing to {self.folder}"
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from maskmatch.common.batch import Batch
 from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig, TrainConfig
-from maskmatch.method import COMPARABLE, MaskMatch, Part, Teacher
+from maskmatch.method import BRANCHES, COMPARABLE, MaskMatch, Part, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.method.branches import summed
 from maskmatch.method.reconstruction import head_for, with_head
@@ -25,11 +26,17 @@ from maskmatch.models import Student
 from maskmatch.run_files.checkpoint import State
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
+from maskmatch.training.graph import StepGraphs
 from maskmatch.training.loss_scale import LossScale
 from maskmatch.training.nonfinite import NonFiniteGuard, in_one_memory
 from maskmatch.training.phases import Phases
 from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
-from maskmatch.training.schedules import make_optimizer, set_learning_rate
+from maskmatch.training.schedules import (
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+    set_learning_rate,
+)
 
 
 def make_method(config: MethodConfig, student: Student, num_classes: int) -> MaskMatch:
@@ -59,6 +66,7 @@ class TrainStep:
         config: precision, compilation, branches, optimizer and schedule; resolved.
         world: the processes that take this step together.
         counter: adds up what the pseudo-labels are, if there is one.
+        graphs: takes the steps, as CUDA graphs; None: they run as any PyTorch program.
 
     Raises:
         UserError: the options do not go together with the network.
@@ -72,6 +80,7 @@ class TrainStep:
         config: TrainConfig,
         world: World | None = None,
         counter: PseudoLabelCounter | None = None,
+        graphs: StepGraphs | None = None,
     ) -> None:
         if config.branches == "joint" and has_batchnorm(network):
             raise UserError(
@@ -86,7 +95,7 @@ class TrainStep:
                 )
             checkpoint_activations(network)
         self.network, self.teacher, self.method, self.config = network, teacher, method, config
-        self.world, self.counter = world or World(), counter
+        self.world, self.counter, self.graphs = world or World(), counter, graphs
         self.device = next(network.parameters()).device
         self.phases = Phases(self.device)
         self.head = head_for(network) if method.config.ablation.reconstruction else None
@@ -95,6 +104,8 @@ class TrainStep:
         self.loss_scale = LossScale(self.optimizer, self.device, enabled=config.precision == "fp16")
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         self.guard = NonFiniteGuard(parameters, self.optimizer, in_one_memory(trained), self.loss_scale)
+        self._loss_weights = {name: torch.ones((), device=self.device) for name in BRANCHES}
+        self._teacher_weight = torch.ones((), device=self.device)
         self._trained = self._student = trained
         self._teacher = teacher.network
         if config.compile:  # beside the networks themselves, which validation runs at any size
@@ -118,13 +129,27 @@ class TrainStep:
             teacher give the same label. All nan where the loss or a gradient was not finite, and the step therefore
             not taken.
         """
-        self._begin(step)
+        self.set_numbers(step)
+        compared = self.compared(step) if compare else None
+        take = partial(self.take, step=step, compared=compared)
+        if self.graphs is None or self.phases.active:  # whose parts could not be seen
+            return take(batches)
+        stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
+        return self.graphs(take, batches, stage, compared)
+
+    def take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
+        """The device's part of a step: the same operators on the same memory in every step that computes the same.
+
+        What changes is in the batches and in what `set_numbers` has set; `step` says no more than which losses count.
+        """
+        self.guard.remember()
+        self.optimizer.zero_grad(set_to_none=True)  # where a capture broke off
         found = defaultdict[str, list[Tensor]](list)
         for part in self._parts(batches, step, joint=self.config.branches == "joint"):
             if part.pseudo and part.first:
                 found["coverage"].append(self._coverage(part, batches[part.batch].truth))
             with self._synchronizing(part.last):
-                losses = self._losses(part, self._compared(step) if compare else None)
+                losses = self._losses(part, compared)
                 self._backward(losses["loss"])
             for name, loss in losses.items():
                 found[name].append(loss.detach())
@@ -134,7 +159,7 @@ class TrainStep:
             self.optimizer.zero_grad(set_to_none=True)
         with self.phases("EMA"):
             self.world.average_statistics(self.guard.statistics)
-            self.teacher.update(self.network, step)
+            self.teacher.follow(self.network, self._teacher_weight)
         if self.method.ramp_up.factor(step):
             self.method.class_balance.update(self.world.sum)
         return dict(zip(found, torch.where(good, values, torch.nan), strict=True))
@@ -147,7 +172,8 @@ class TrainStep:
         Returns:
             The name of the first branch's loss that is at fault, and what is wrong with it.
         """
-        self._begin(step)
+        self.set_numbers(step)
+        self.guard.remember()
         self._student = self._trained  # without the other processes
         for part in self._parts(batches, step, joint=False):
             self.optimizer.zero_grad(set_to_none=True)
@@ -163,7 +189,7 @@ class TrainStep:
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """What a resumed training needs, besides the networks, as `checkpoint.State` has it."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer_state(self.optimizer),
             "scaler": self.loss_scale.state_dict(),
             "head": self.head.state_dict() if self.head else {},
             "class_balance": self.method.class_balance.state_dict(),
@@ -171,24 +197,30 @@ class TrainStep:
 
     def load_state(self, state: State) -> None:
         """Go on from there."""
-        self.optimizer.load_state_dict(state.optimizer)
+        load_optimizer_state(self.optimizer, state.optimizer)
         self.loss_scale.load_state_dict(state.scaler)
         if self.head:
             self.head.load_state_dict(state.head)
         if state.class_balance:
             self.method.class_balance.load_state_dict(state.class_balance)
 
-    def _begin(self, step: int) -> None:
+    def set_numbers(self, step: int) -> None:
+        """The host's part of a step: all that changes from one to the next, set where the device finds it."""
         self._seed(step)
         set_learning_rate(self.optimizer, step, self.config)
+        for name, weight in self.method.ramp_up.weights(step).items():
+            self._loss_weights[name].fill_(weight)
+        self._teacher_weight.fill_(self.teacher.weight(step))
         if not self.network.training:
             self.network.train()
-        self.guard.remember()
 
     def _parts(self, batches: Sequence[Batch], step: int, *, joint: bool) -> Iterator[Part]:
         """The method's, of batches without their `truth`, which what is compiled need not see come and go."""
         plain = [batch._replace(truth=None) for batch in batches]
-        return self.method.parts(self._label, plain, step, joint=joint, total=self.world.sum, phase=self.phases)
+        weights = {name: self._loss_weights[name] for name in self.method.ramp_up.weights(step)}
+        return self.method.parts(
+            self._label, plain, step, weights=weights, joint=joint, total=self.world.sum, phase=self.phases
+        )
 
     def _label(self, view: Tensor) -> Tensor:
         with self.phases("teacher"), self.autocast(), torch.no_grad():
@@ -212,7 +244,7 @@ class TrainStep:
             # The processes' gradients are averaged, but the divisors make them parts of a sum.
             self.loss_scale(loss if self.world.size == 1 else loss * self.world.size).backward()
 
-    def _compared(self, step: int) -> str | None:
+    def compared(self, step: int) -> str | None:
         """The first branch at this step in which the student is to give the teacher's labels."""
         return next((name for name in self.method.ramp_up.weights(step) if name in COMPARABLE), None)
 

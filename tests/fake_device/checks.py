@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from maskmatch.common.batch import Batch
 
 aten = torch.ops.aten
-SKIPPED = {aten._fused_sgd_.default, aten.record_stream.default}
+SKIPPED = {aten._fused_sgd_.tensor_lr, aten._fused_adamw_.tensor_lr, aten.record_stream.default}
 """Operators that change their arguments in place and for which FakeTensorMode has no rule."""
 
 

@@ -26,14 +26,24 @@ PROPERTIES = SimpleNamespace(
 class FakeMode(FakeTensorMode):
     """FakeTensorMode beside which torch.cuda.is_available() may say yes; real tensors become fake ones.
 
-    Threads take turns in it: it remembers on itself what it is in the middle of.
+    Threads take turns in it: it remembers on itself what it is in the middle of. One thing of that, by which a tensor
+    knows where to say it is, must be each thread's own.
     """
 
     avoid_device_init = True
 
     def __init__(self) -> None:
+        self._thread = threading.local()
         super().__init__(allow_non_fake_inputs=True)
         self.turn = threading.RLock()
+
+    @property
+    def in_kernel_invocation(self) -> bool:
+        return getattr(self._thread, "in_kernel_invocation", False)
+
+    @in_kernel_invocation.setter
+    def in_kernel_invocation(self, value: bool) -> None:
+        self._thread.in_kernel_invocation = value
 
     def __deepcopy__(self, memo: Any) -> FakeMode:
         return self  # a copied network stays on the same device
@@ -113,7 +123,7 @@ class Event:
     """A point in a stream."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
-        self.timed, self.recorded = enable_timing, False
+        self.timed, self.blocking, self.recorded = enable_timing, blocking, False
         self.seen: dict[Stream, int] = {}
 
     def record(self, stream: Stream | None = None) -> None:
@@ -127,12 +137,36 @@ class Event:
         return self.recorded
 
     def synchronize(self) -> None:
-        CURRENT[-1].wait("Event.synchronize")
+        if not self.blocking:  # else it is meant: the host keeps no more than some steps ahead
+            CURRENT[-1].wait("Event.synchronize")
 
     def elapsed_time(self, end: Event) -> float:
         if not (self.timed and end.timed and self.recorded and end.recorded):
             raise RuntimeError("Both events must be recorded, with enable_timing=True")
         return 1.0
+
+
+class CUDAGraph:
+    """Replays nothing, as nobody has the values."""
+
+    def replay(self) -> None:
+        CURRENT[-1].stream.work()
+
+
+@contextmanager
+def capture(graph: CUDAGraph, pool: Any, capture_error_mode: str) -> Iterator[None]:
+    """What torch.cuda.graph is: on a stream of its own, the backward pass's thread, too; nothing may wait."""
+    device, own = CURRENT[-1], Stream()
+    stream, refused = device.stream, device.refuses_waiting
+    own.wait_stream(stream)
+    device.stream = device.default_stream = own
+    device.refuses_waiting = True
+    try:
+        yield
+    finally:
+        stream.wait_stream(own)
+        device.stream = device.default_stream = stream
+        device.refuses_waiting = refused
 
 
 CURRENT: list[Device] = []
@@ -164,6 +198,9 @@ def fake_device() -> Iterator[Device]:
         (torch.cuda, "device_count", lambda: 1),
         (torch.cuda, "_get_device_properties", lambda index: PROPERTIES),
         (torch.cuda, "default_generators", (torch.Generator(),)),
+        (torch.cuda, "CUDAGraph", CUDAGraph),
+        (torch.cuda, "graph", capture),
+        (torch.cuda, "graph_pool_handle", object),
         (torch.cuda, "Event", Event),
         (torch.cuda, "Stream", Stream),
         (torch.cuda, "current_stream", lambda device=None: device_stream(device)),

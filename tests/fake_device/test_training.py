@@ -69,14 +69,37 @@ MISTAKES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_it_trains(fake_device: Worker, options: tuple[str, ...]) -> None:
-    found = fake_device(train=options, plant=None)
+    found = fake_device(train=["--train.graph=false", *options], plant=None)
     assert "error" not in found, f"{found['error']} in {' < '.join(found['at'][::-1])}"
-    assert found["steps"] == 3 and found["device"] == "cuda:0"
+    assert found["steps"] == 3 and found["device"] == "cuda:0" and found["recorded"] == 0
     assert found["backend"] == "reference" if "--no-fused" in options else found["backend"] in ("cuda", "triton")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("logged", [False, True], ids=["", "logged"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_steps_are_equal(fake_device: Worker, options: tuple[str, ...], logged: bool) -> None:
+    """Code for CUDA takes other paths than that for the CPU, and a CUDA graph is a record of those."""
+    found = fake_device(compare=options, logged=logged)
+    assert "error" not in found, f"{found['error']} in {' < '.join(found['at'][::-1])}"
+    assert found["operators"] > 500
+    assert (found["unlike"], found["reads"]) == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", ["default", "sgd, fp16", "labels alone", "accumulation", "checkpointed activations"]
+)
+def test_it_trains_by_graphs(fake_device: Worker, options: str) -> None:
+    """What is beside the recorded step waits for nothing either."""
+    found = fake_device(train=OPTIONS[options], plant=None)
+    assert "error" not in found, f"{found['error']} in {' < '.join(found['at'][::-1])}"
+    assert (found["steps"], found["fault"]) == (8, None)
+    assert found["recorded"] == (1 if options == "labels alone" else 2)  # and one that is logged
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_found(fake_device: Worker, mistake: str) -> None:
-    found = fake_device(train=[], plant=mistake)
+    found = fake_device(train=["--train.graph=false"], plant=mistake)
     assert re.match(MISTAKES[mistake], found.get("error", "none"))

@@ -21,8 +21,11 @@ from maskmatch.data.loading.loader import BatchMaker
 from maskmatch.method import reconstruction
 from maskmatch.training import build, loop
 from maskmatch.training import run as training_run
+from maskmatch.training.graph import StepGraphs
+from maskmatch.training.run import Run
+from tests.training.graph.operators import Operators, differences, reads
 
-STEPS = 3
+STEPS = 8  # the ramp's, then two eager ones, a recorded one of either kind, and replays
 DEFAULTS = (
     "--train.device=cuda", "--train.steps=40", "--data.loader=torch", "--method.warmup_steps=0",
     "--method.ramp_steps=2",
@@ -31,22 +34,51 @@ DEFAULTS = (
 
 def train(folder: Path, options: Sequence[str], plant: str | None) -> dict[str, Any]:
     """`build` and STEPS steps of the built-in data, every second one logged; from the second on none may wait."""
+    with planted(plant) if plant else nullcontext(), _built(folder, options) as (device, check, run):
+        run.speed.start()
+        for step in range(STEPS if run.train_step.graphs else 3):
+            device.refuses_waiting = step >= 1
+            loop.take_step(run)
+            for batch in run.batches:
+                check.check_batch(batch)
+            run.speed.step()
+            run.recorder.start(run.step, {})
+        device.refuses_waiting = False
+        graphs = run.train_step.graphs
+        return {
+            "steps": run.step,
+            "device": str(run.device),
+            "backend": ops.current_backend(run.device),
+            "recorded": len(graphs.records) if graphs else 0,
+            "fault": graphs.fault if graphs else None,
+        }
+
+
+def compare_steps(folder: Path, options: Sequence[str], *, logged: bool) -> dict[str, Any]:
+    """What two steps of the built-in data, with every loss, have not alike as a CUDA graph must, and what they read."""
+    with _built(folder, options) as (device, _, run):
+        records, graphs, step = [Operators(), Operators()], StepGraphs(run.config.train), run.train_step
+        for number, record in enumerate((nullcontext(), nullcontext(), *records)):
+            device.refuses_waiting = number >= 1
+            batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
+            inputs = [graphs.copied(batch._replace(truth=batch.target if logged else None), 0) for batch in batches]
+            step.set_numbers(number)
+            with record:
+                step.take(inputs, number, step.compared(number) if logged else None)
+        device.refuses_waiting = False
+        return {"operators": len(records[0].calls), "unlike": differences(*records)[:9], "reads": reads(records[1])[:9]}
+
+
+@contextlib.contextmanager
+def _built(folder: Path, options: Sequence[str]) -> Iterator[tuple[Device, StepCheck, Run]]:
+    """A run that is ready for its first step, under the checks."""
     config = parse_train([*DEFAULTS, f"--output={folder / 'run'}", *options])
-    with fake_device() as device, planted(plant) if plant else nullcontext():
+    with fake_device() as device:
         check = StepCheck(device)
         with _real_beginnings(device, check), nullcontext() if config.fused else ops.use_backend("reference"):
             run = build.build(config)
             with run.loader, closing(run.log) if run.log else nullcontext(), check:
-                run.speed.start()
-                for step in range(STEPS):
-                    device.refuses_waiting = step >= 1
-                    loop.take_step(run)
-                    for batch in run.batches:
-                        check.check_batch(batch)
-                    run.speed.step()
-                    run.recorder.start(run.step, {})
-                device.refuses_waiting = False
-            return {"steps": run.step, "device": str(run.device), "backend": ops.current_backend(run.device)}
+                yield device, check, run
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The process of the fake device: reads requests, a line of JSON each, and answers each with another.
 
 It is started with the stubs of CUDA in front of torch, see conftest.py: `worker.py RUN`, the folder of a trained run. A
-request is `{"train": [OPTION, ...], "plant": NAME or null}` or `{"use": FUNCTION of inference.py, "device": NAME}`.
+request is `{"train": [OPTION, ...], "plant": NAME or null}`, `{"compare": [OPTION, ...], "logged": BOOL}`, or
+`{"use": FUNCTION of inference.py, "device": NAME}`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ def main() -> None:
 
     torch.set_num_threads(1)
     import inference
-    from training import train
+    from training import compare_steps, train
 
     for line in sys.stdin:
         request = json.loads(line)
         try:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                if "train" in request:
+                if "compare" in request:
+                    found = compare_steps(folder, request["compare"], logged=request["logged"])
+                elif "train" in request:
                     found = train(folder, request["train"], request["plant"])
                 else:
                     found = getattr(inference, request["use"])(folder, Path(sys.argv[1]), request["device"]) or {}

@@ -1,5 +1,6 @@
 import copy
 
+import pytest
 import torch
 
 from maskmatch.method import Teacher
@@ -42,3 +43,19 @@ def test_teacher_follows_tensors_that_were_replaced(network):
     teacher.update(network, 2)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(teacher.network.state_dict()[name], value)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_average_on_a_gpu(network):
+    """By other operators than on a CPU."""
+    networks = network, copy.deepcopy(network).cuda()
+    teachers = [Teacher(one, momentum=0.9) for one in networks]
+    for step in range(4):
+        for one in networks:
+            one.load_state_dict({name: value * 1.5 + 0.25 for name, value in network.state_dict().items()})
+        for teacher, one in zip(teachers, networks, strict=True):
+            teacher.update(one, step)
+    expected, found = (teacher.network.state_dict() for teacher in teachers)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].cpu(), value)

@@ -124,23 +124,32 @@ def _places(
     first, x, heights, widths, height, width,
     ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """For each scale where pixels x [COLUMNS] of ROWS rows from `first` on lie.
-
-    The left column and the share of the right one [COLUMNS]; the first row, and for each further one which share of the
-    step to it the pixels' rows have made [ROWS].
-    """
-    y = tl.minimum(first + tl.arange(0, ROWS), height - 1)
+    """For each scale where pixels x [COLUMNS] of ROWS rows from `first` on lie."""
     places = ()
     for s in tl.static_range(len(heights)):
-        left, _right, across = sample(tl.minimum(x, width - 1), widths[s], width, ALIGN_CORNERS, INDEX)
-        first_row, _next, _share = sample(first, heights[s], height, ALIGN_CORNERS, INDEX)
-        row, _next, down = sample(y, heights[s], height, ALIGN_CORNERS, INDEX)
-        made = ()
-        for level in tl.static_range(1, LEVELS[s]):
-            step = first_row + level - 1
-            made += (tl.where(row > step, 1.0, tl.where(row == step, down, 0.0))[:, None],)
-        places += ((left, across[None, :], first_row, made),)
+        places += (
+            _place(first, x, heights[s], widths[s], height, width, ALIGN_CORNERS, INDEX, LEVELS[s], ROWS),
+        )  # fmt: skip
     return places
+
+
+@triton.jit
+def _place(
+    first, x, input_height, input_width, height, width,
+    ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """The left column [COLUMNS] and the share of the right one [1, COLUMNS]; the first row, and for each further one
+    which share of the step to it the pixels' rows have made [ROWS, 1].
+    """
+    left, _right, across = sample(tl.minimum(x, width - 1), input_width, width, ALIGN_CORNERS, INDEX)
+    first_row, _next, _share = sample(first, input_height, height, ALIGN_CORNERS, INDEX)
+    y = tl.minimum(first + tl.arange(0, ROWS), height - 1)
+    row, _next, down = sample(y, input_height, height, ALIGN_CORNERS, INDEX)
+    made = ()
+    for level in tl.static_range(1, LEVELS):
+        step = first_row + level - 1
+        made += (tl.where(row > step, 1.0, tl.where(row == step, down, 0.0))[:, None],)
+    return left, across[None, :], first_row, made
 
 
 @triton.jit

@@ -15,7 +15,7 @@ from maskmatch.ops.triton._sampling import index_type, on_device_of
 
 _COLUMNS, _WARPS = 64, 2  # of a tile: many small programs
 _ROWS = 8  # of a tile, or fewer where they would reach more input rows than this
-_MAX_LEVELS = 5
+_MAX_LEVELS = 4
 _BLOCK_CLASSES, _BLOCK_NODES = 32, 64
 
 
@@ -41,12 +41,14 @@ def multiscale_pseudo_label(
         for scale, h, w in zip(logits, heights, widths, strict=True)
     )
     index = index_type_of([*logits, *shifted], height, width)
+    # A mirrored input gives a mirrored result, but where align_corners has its one column read the first one.
+    mirrored = tuple(bool(flip) and not (align_corners and width == 1) for flip in flipped)
     nodes = max(h * (w + 1) for h, w in zip(heights, widths, strict=True))
     rows, levels = tile_rows(heights, height, align_corners)
     with on_device_of(label):
         shift_kernel[(count * triton.cdiv(nodes, _BLOCK_NODES),)](
             tuple(logits), shifted, tuple(scale.stride() for scale in logits), heights, widths, classes,
-            nodes, tuple(map(bool, flipped)), index, min(_BLOCK_CLASSES, triton.next_power_of_2(classes)), _BLOCK_NODES,
+            nodes, mirrored, index, min(_BLOCK_CLASSES, triton.next_power_of_2(classes)), _BLOCK_NODES,
         )  # fmt: skip
         pseudo_label_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, _COLUMNS),)](
             shifted, label, confidence, tuple(weights), heights, widths, classes, height, width,

@@ -1,69 +1,12 @@
-"""Kernels of multiscale_pseudo_label: one shifts the logits where they are small, one labels tiles of pixels.
-
-softmax does not change when all classes of a pixel are shifted alike. Where each input node is shifted by its own
-maximum over the classes, every resized logit is <= 0: powers of two need no maximum a pixel. The shifted logits are
-rows of fp32 in units of log2, one column longer than the input: the last is there twice, so that every column has a
-right neighbour.
-"""
+"""Kernel of multiscale_pseudo_label: a program labels a tile of pixels, whose rows of logits it loads once."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from maskmatch.ops.triton._sampling import blend, sample
-
-_LOG2_E = tl.constexpr(1.4426950408889634)
-_LEAST_SUM = tl.constexpr(2.0**-100)  # of powers, that still has all digits
-
-
-@triton.jit(do_not_specialize=["strides", "heights", "widths", "classes", "most_nodes"])
-def shift_kernel(
-    logits, shifted, strides, heights, widths, classes: tl.int32, most_nodes: tl.int32,
-    FLIPPED: tl.constexpr, INDEX: tl.constexpr, BLOCK_CLASSES: tl.constexpr, BLOCK_NODES: tl.constexpr,
-):  # fmt: skip
-    """Shift the logits of BLOCK_NODES nodes of one image, of every scale.
-
-    logits: S pointers, [N, C, h_s, w_s] fp32, fp16 or bf16 each.
-    shifted: S pointers, [N, C, h_s, w_s + 1] fp32, contiguous, written; turned back where FLIPPED.
-    strides: for each scale the four strides of its logits: image, class, row, column, in elements.
-    heights, widths, most_nodes: h_s and w_s, and the largest h_s * (w_s + 1).
-    FLIPPED: for each scale whether it is mirrored left to right.
-    """
-    blocks = tl.cdiv(most_nodes, BLOCK_NODES)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    block = tl.program_id(0) % blocks
-    for s in tl.static_range(len(logits)):
-        line = tl.cast(widths[s], INDEX) + 1
-        nodes = heights[s] * line
-        node = tl.cast(block, INDEX) * BLOCK_NODES + tl.arange(0, BLOCK_NODES)
-        column = tl.minimum(node % line, line - 2)
-        if FLIPPED[s]:
-            column = line - 2 - column
-        source = logits[s] + n * strides[s][0]
-        at = node // line * tl.cast(strides[s][2], INDEX) + column * tl.cast(strides[s][3], INDEX)
-        _shift_nodes(
-            source + at, strides[s][1], shifted[s] + n * classes * nodes + node, nodes, node < nodes, classes,
-            INDEX, BLOCK_CLASSES,
-        )  # fmt: skip
-
-
-@triton.jit
-def _shift_nodes(
-    source, stride_class, target, nodes, inside, classes, INDEX: tl.constexpr, BLOCK_CLASSES: tl.constexpr
-):  # fmt: skip
-    """source, target: pointers to the nodes' first class; inside: which of them exist."""
-    largest = tl.full([source.shape[0]], -float("inf"), tl.float32)
-    for first in range(0, classes, BLOCK_CLASSES):
-        c = first + tl.arange(0, BLOCK_CLASSES).to(INDEX)[:, None]
-        value = tl.load(source[None, :] + c * tl.cast(stride_class, INDEX), mask=(c < classes) & inside[None, :],
-                        other=-float("inf"))  # fmt: skip
-        largest = tl.maximum(largest, tl.max(value.to(tl.float32), axis=0))
-    for first in range(0, classes, BLOCK_CLASSES):
-        c = first + tl.arange(0, BLOCK_CLASSES).to(INDEX)[:, None]
-        present = (c < classes) & inside[None, :]
-        value = tl.load(source[None, :] + c * tl.cast(stride_class, INDEX), mask=present, other=0.0).to(tl.float32)
-        tl.store(target[None, :] + c * nodes, (value - largest[None, :]) * _LOG2_E, mask=present)
+from maskmatch.ops.triton._sampling import sample
+from maskmatch.ops.triton._shifted_logits import LEAST_SUM, between_columns
 
 
 @triton.jit(do_not_specialize=["weights", "heights", "widths", "classes", "height", "width"])
@@ -74,7 +17,7 @@ def pseudo_label_kernel(
 ):  # fmt: skip
     """Label and confidence of ROWS x COLUMNS pixels: a pass over the classes for the sums, one for the best.
 
-    shifted: S pointers, what shift_kernel wrote.
+    shifted: S pointers, as _shifted_logits.py describes them.
     label: [N, H, W] uint8, contiguous, written.
     confidence: [N, H, W] fp32, contiguous, written.
     weights: S fp32 numbers that sum to one.
@@ -99,7 +42,7 @@ def pseudo_label_kernel(
     )  # fmt: skip
     enough = 1
     for g in tl.static_range(len(sums)):
-        enough &= tl.min(tl.min((sums[g] >= _LEAST_SUM).to(tl.int32), axis=1), axis=0)
+        enough &= tl.min(tl.min((sums[g] >= LEAST_SUM).to(tl.int32), axis=1), axis=0)
     if enough:
         _write_best(
             images, places, largest, sums, label, confidence, first, x, weights, heights, widths, classes, height,
@@ -138,8 +81,7 @@ def _place(
     first, x, input_height, input_width, height, width,
     ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The left column [COLUMNS] and the share of the right one [1, COLUMNS]; the first row, and for each further one
-    which share of the step to it the pixels' rows have made [ROWS, 1].
+    """The left column and the share of the right one [1, COLUMNS]; the first row, and for each further one which share of the step to it the pixels' rows have made [ROWS, 1].
     """
     left, _right, across = sample(tl.minimum(x, width - 1), input_width, width, ALIGN_CORNERS, INDEX)
     first_row, _next, _share = sample(first, input_height, height, ALIGN_CORNERS, INDEX)
@@ -149,7 +91,7 @@ def _place(
     for level in tl.static_range(1, LEVELS):
         step = first_row + level - 1
         made += (tl.where(row > step, 1.0, tl.where(row == step, down, 0.0))[:, None],)
-    return left, across[None, :], first_row, made
+    return left[None, :], across[None, :], first_row, made
 
 
 @triton.jit
@@ -160,20 +102,14 @@ def _resized(
     left, across, first_row, made = place
     line = tl.cast(input_width, INDEX) + 1
     plane = image + tl.cast(c, INDEX) * input_height * line
-    above = _between_columns(plane + first_row * line + left, across)
+    above = between_columns(plane + first_row * line + left, across)
     value = above
     for level in tl.static_range(1, LEVELS):
         row = tl.minimum(first_row + level, input_height - 1)
-        below = _between_columns(plane + row * line + left, across)
+        below = between_columns(plane + row * line + left, across)
         value += made[level - 1] * (below - above)
         above = below
     return value
-
-
-@triton.jit
-def _between_columns(at, across):
-    """[1, COLUMNS] between the elements `at` points to and the next ones."""
-    return blend(tl.load(at)[None, :], tl.load(at + 1)[None, :], across)
 
 
 @triton.jit

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from maskmatch.ops._multiscale_pseudo_label import attach
-from maskmatch.ops.triton._pseudo_label_tile import pseudo_label_kernel, shift_kernel
-from maskmatch.ops.triton._sampling import index_type, on_device_of
+from maskmatch.ops.triton._pseudo_label_tile import pseudo_label_kernel
+from maskmatch.ops.triton._sampling import on_device_of
+from maskmatch.ops.triton._shifted_logits import index_type_of, shift_logits
 
 _COLUMNS, _WARPS = 64, 2  # of a tile: many small programs
 _ROWS = 8  # of a tile, or fewer where they would reach more input rows than this
 _MAX_LEVELS = 4
-_BLOCK_CLASSES, _BLOCK_NODES = 32, 64
 
 
 @torch.library.custom_op("maskmatch_triton::multiscale_pseudo_label", mutates_args=())
@@ -36,33 +35,16 @@ def multiscale_pseudo_label(
     if not count:
         return label, confidence
     heights, widths = tuple(scale.shape[2] for scale in logits), tuple(scale.shape[3] for scale in logits)
-    shifted = tuple(
-        scale.new_empty((count, classes, h, w + 1), dtype=torch.float32)
-        for scale, h, w in zip(logits, heights, widths, strict=True)
-    )
-    index = index_type_of([*logits, *shifted], height, width)
     # A mirrored input gives a mirrored result, but where align_corners has its one column read the first one.
-    mirrored = tuple(bool(flip) and not (align_corners and width == 1) for flip in flipped)
-    nodes = max(h * (w + 1) for h, w in zip(heights, widths, strict=True))
+    mirrored = [bool(flip) and not (align_corners and width == 1) for flip in flipped]
+    index = index_type_of(logits, height, width)
     rows, levels = tile_rows(heights, height, align_corners)
     with on_device_of(label):
-        shift_kernel[(count * triton.cdiv(nodes, _BLOCK_NODES),)](
-            tuple(logits), shifted, tuple(scale.stride() for scale in logits), heights, widths, classes,
-            nodes, mirrored, index, min(_BLOCK_CLASSES, triton.next_power_of_2(classes)), _BLOCK_NODES,
-        )  # fmt: skip
         pseudo_label_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, _COLUMNS),)](
-            shifted, label, confidence, tuple(weights), heights, widths, classes, height, width,
+            shift_logits(logits, mirrored, index), label, confidence, tuple(weights), heights, widths, classes, height, width,
             average == "logit", align_corners, index, levels, rows, _COLUMNS, num_warps=_WARPS,
         )  # fmt: skip
     return label, confidence
-
-
-def index_type_of(tensors: Sequence[Tensor], height: int, width: int) -> tl.dtype:
-    """int32, or int64 where an offset within an image or a numerator of `sample` along either axis needs it."""
-    wide = (
-        index_type(tensor, width) == tl.int64 or index_type(tensor.mT, height) == tl.int64 for tensor in tensors
-    )  # fmt: skip
-    return tl.int64 if any(wide) else tl.int32
 
 
 def tile_rows(heights: Sequence[int], height: int, align_corners: bool) -> tuple[int, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from maskmatch.ops.triton._cross_entropy_cells import cell_kernel, divide_kernel
 from maskmatch.ops.triton._sampling import on_device_of
 from maskmatch.ops.triton._shifted_logits import index_type_of, shift_logits
 
-_COLUMNS, _WARPS = 64, 2  # pixels of a row that a program has at a time: many small programs
+_COLUMNS, _WARPS = 32, 1  # pixels of a row that a program has at a time: small ones, without barriers
 _MAX_ROWS = 16  # rows of pixels of a cell that it has at a time
 _BLOCK = 1024
 

@@ -20,7 +20,7 @@ from maskmatch.ops.triton._sampling import blend, index_type
 LEAST_SUM = tl.constexpr(2.0**-100)
 """A sum of powers that still has all its digits."""
 _LOG2_E = tl.constexpr(1.4426950408889634)
-_BLOCK_CLASSES, _BLOCK_NODES = 32, 64
+_BLOCK_CLASSES, _BLOCK_NODES, _WARPS = 8, 64, 2
 
 
 def shift_logits(logits: Sequence[Tensor], flipped: Sequence[bool], index: tl.dtype) -> tuple[Tensor, ...]:
@@ -31,10 +31,10 @@ def shift_logits(logits: Sequence[Tensor], flipped: Sequence[bool], index: tl.dt
         scale.new_empty((count, classes, h, w + 1), dtype=torch.float32)
         for scale, h, w in zip(logits, heights, widths, strict=True)
     )
-    most_nodes = max(h * (w + 1) for h, w in zip(heights, widths, strict=True))
-    shift_kernel[(count * triton.cdiv(most_nodes, _BLOCK_NODES),)](
-        tuple(logits), shifted, tuple(scale.stride() for scale in logits), heights, widths, classes, most_nodes,
-        tuple(flipped), index, min(_BLOCK_CLASSES, triton.next_power_of_2(classes)), _BLOCK_NODES,
+    blocks = sum(triton.cdiv(h * (w + 1), _BLOCK_NODES) for h, w in zip(heights, widths, strict=True))
+    shift_kernel[(count * blocks,)](
+        tuple(logits), shifted, tuple(scale.stride() for scale in logits), heights, widths, count, classes,
+        tuple(flipped), index, min(_BLOCK_CLASSES, classes), _BLOCK_NODES, num_warps=_WARPS,
     )  # fmt: skip
     return shifted
 
@@ -46,35 +46,36 @@ def index_type_of(logits: Sequence[Tensor], height: int, width: int) -> tl.dtype
     return tl.int64 if tl.int64 in types or shifted >= 2**31 else tl.int32
 
 
-@triton.jit(do_not_specialize=["strides", "heights", "widths", "classes", "most_nodes"])
+@triton.jit(do_not_specialize=["strides", "heights", "widths", "count", "classes"])
 def shift_kernel(
-    logits, shifted, strides, heights, widths, classes: tl.int32, most_nodes: tl.int32,
+    logits, shifted, strides, heights, widths, count: tl.int32, classes: tl.int32,
     FLIPPED: tl.constexpr, INDEX: tl.constexpr, BLOCK_CLASSES: tl.constexpr, BLOCK_NODES: tl.constexpr,
 ):  # fmt: skip
-    """Shift the logits of BLOCK_NODES nodes of one image, of every scale.
+    """Shift the logits of BLOCK_NODES nodes of one image and scale, BLOCK_CLASSES classes at a time.
 
     logits: S pointers, [N, C, h_s, w_s] fp32, fp16 or bf16 each.
     shifted: S pointers, [N, C, h_s, w_s + 1] fp32, contiguous, written; turned back where FLIPPED.
     strides: for each scale the four strides of its logits: image, class, row, column, in elements.
-    heights, widths, most_nodes: h_s and w_s, and the largest h_s * (w_s + 1).
+    heights, widths, count, classes: h_s and w_s, N, C.
     FLIPPED: for each scale whether it is mirrored left to right.
     """
-    blocks = tl.cdiv(most_nodes, BLOCK_NODES)
-    n = (tl.program_id(0) // blocks).to(tl.int64)
-    block = tl.program_id(0) % blocks
+    program = tl.program_id(0)
     for s in tl.static_range(len(logits)):
         line = tl.cast(widths[s], INDEX) + 1
         nodes = heights[s] * line
-        node = tl.cast(block, INDEX) * BLOCK_NODES + tl.arange(0, BLOCK_NODES)
-        column = tl.minimum(node % line, line - 2)
-        if FLIPPED[s]:
-            column = line - 2 - column
-        source = logits[s] + n * strides[s][0]
-        at = node // line * tl.cast(strides[s][2], INDEX) + column * tl.cast(strides[s][3], INDEX)
-        _shift_nodes(
-            source + at, strides[s][1], shifted[s] + n * classes * nodes + node, nodes, node < nodes, classes,
-            INDEX, BLOCK_CLASSES,
-        )  # fmt: skip
+        blocks = tl.cdiv(nodes, BLOCK_NODES).to(tl.int32)
+        if (program >= 0) & (program < count * blocks):
+            n = (program // blocks).to(tl.int64)
+            node = (program % blocks).to(INDEX) * BLOCK_NODES + tl.arange(0, BLOCK_NODES)
+            column = tl.minimum(node % line, line - 2)
+            if FLIPPED[s]:
+                column = line - 2 - column
+            at = node // line * tl.cast(strides[s][2], INDEX) + column * tl.cast(strides[s][3], INDEX)
+            _shift_nodes(
+                logits[s] + n * strides[s][0] + at, tl.cast(strides[s][1], INDEX),
+                shifted[s] + n * classes * nodes + node, nodes, node < nodes, classes, INDEX, BLOCK_CLASSES,
+            )  # fmt: skip
+        program -= count * blocks  # the next programs are the next scale's
 
 
 @triton.jit
@@ -84,15 +85,16 @@ def _shift_nodes(
     """source, target: pointers to the nodes' first class; inside: which of them exist."""
     largest = tl.full([source.shape[0]], -float("inf"), tl.float32)
     for first in range(0, classes, BLOCK_CLASSES):
-        c = first + tl.arange(0, BLOCK_CLASSES).to(INDEX)[:, None]
-        value = tl.load(source[None, :] + c * tl.cast(stride_class, INDEX), mask=(c < classes) & inside[None, :],
-                        other=-float("inf"))  # fmt: skip
-        largest = tl.maximum(largest, tl.max(value.to(tl.float32), axis=0))
+        for i in tl.static_range(BLOCK_CLASSES):
+            c = tl.cast(first + i, INDEX)
+            value = tl.load(source + c * stride_class, mask=inside & (c < classes), other=-float("inf"))
+            largest = tl.maximum(largest, value.to(tl.float32))
     for first in range(0, classes, BLOCK_CLASSES):
-        c = first + tl.arange(0, BLOCK_CLASSES).to(INDEX)[:, None]
-        present = (c < classes) & inside[None, :]
-        value = tl.load(source[None, :] + c * tl.cast(stride_class, INDEX), mask=present, other=0.0).to(tl.float32)
-        tl.store(target[None, :] + c * nodes, (value - largest[None, :]) * _LOG2_E, mask=present)
+        for i in tl.static_range(BLOCK_CLASSES):
+            c = tl.cast(first + i, INDEX)
+            present = inside & (c < classes)
+            value = tl.load(source + c * stride_class, mask=present, other=0.0).to(tl.float32)
+            tl.store(target + c * nodes, (value - largest) * _LOG2_E, mask=present)
 
 
 @triton.jit

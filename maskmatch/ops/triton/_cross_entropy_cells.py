@@ -22,10 +22,11 @@ _LN_2 = tl.constexpr(0.6931471805599453)
 def cell_kernel(
     shifted, target, confidence, pixel_weight, class_weight, grad_output,
     log_sum, pixel_loss, partial_loss, partial_counts, corners,
-    classes: tl.int32, input_height: tl.int32, input_width: tl.int32, height: tl.int32, width: tl.int32,
+    count: tl.int32, classes: tl.int32,
+    input_height: tl.int32, input_width: tl.int32, height: tl.int32, width: tl.int32,
     threshold: tl.float32, ignore_index: tl.int64, label_smoothing: tl.float32,
     SMOOTHED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
-    WITH_LOSS: tl.constexpr, WITH_GRADIENT: tl.constexpr,
+    WITH_LOSS: tl.constexpr,
     ROWS: tl.constexpr, STEPS: tl.constexpr, CELLS: tl.constexpr, ROW_BLOCKS: tl.constexpr, STEP_BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Loss and gradient of CELLS neighbouring cells, ROWS x STEPS pixels of each at a time.
@@ -39,9 +40,9 @@ def cell_kernel(
     pixel_loss: [N, H, W] fp32 or None, written.
     partial_loss: [programs] fp32, written; the sum of a program's losses.
     partial_counts: [2, programs] int32, written; a program's non-ignored pixels, and the confident ones among them.
-    corners: [4, N, C, h + 1, w + 1] fp32, written WITH_GRADIENT; what a cell sends to its node above left, above right,
+    corners: [4, N, C, h + 1, w + 1] fp32 or None, written; what a cell sends to its node above left, above right,
         below left and below right.
-    classes, input_height, input_width, height, width: C, h, w, H, W.
+    count, classes, input_height, input_width, height, width: N, C, h, w, H, W.
     """
     program = tl.program_id(0)
     blocks = tl.cdiv(input_width + 1, CELLS)
@@ -59,8 +60,8 @@ def cell_kernel(
         block_loss, block_valid, block_kept = _block_of_cells(
             shifted + n * classes * input_height * (input_width + 1), target, confidence, pixel_weight, class_weight,
             grad_output, log_sum, pixel_loss, corners, n, row, cell, y, x, inside, block > 0,
-            classes, input_height, input_width, height, width, threshold, ignore_index, label_smoothing,
-            SMOOTHED, ALIGN_CORNERS, INDEX, WITH_LOSS, WITH_GRADIENT, STEPS,
+            count, classes, input_height, input_width, height, width, threshold, ignore_index, label_smoothing,
+            SMOOTHED, ALIGN_CORNERS, INDEX, WITH_LOSS, STEPS,
         )  # fmt: skip
         loss += block_loss
         valid += block_valid
@@ -75,9 +76,9 @@ def cell_kernel(
 def _block_of_cells(
     image, target, confidence, pixel_weight, class_weight, grad_output, log_sum, pixel_loss, corners,
     n, row, cell, y, x, inside, further,
-    classes, input_height, input_width, height, width, threshold, ignore_index, label_smoothing,
+    count, classes, input_height, input_width, height, width, threshold, ignore_index, label_smoothing,
     SMOOTHED: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
-    WITH_LOSS: tl.constexpr, WITH_GRADIENT: tl.constexpr, STEPS: tl.constexpr,
+    WITH_LOSS: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """The sum of the losses, and the numbers of non-ignored and confident pixels, of pixels y x x.
 
@@ -114,7 +115,7 @@ def _block_of_cells(
         loss = tl.sum(tl.sum(losses, axis=1), axis=0)
     else:
         log_total = tl.load(log_sum + pixels + x[None, :], mask=inside, other=0.0)
-    if WITH_GRADIENT:
+    if corners is not None:
         if grad_output is not None:
             weight *= tl.load(grad_output + pixels + x[None, :], mask=kept, other=0.0)
         # Where nothing is kept all weights are zero, and exp2(-inf) keeps their powers finite.
@@ -123,7 +124,7 @@ def _block_of_cells(
         send_right = tl.where(cell < 0, 1.0, right)
         _send(
             above, below, plane, across, down, send_down, send_right, log_total, label, weight, label_weight,
-            class_weight, corners, n, row, cell, further, classes, input_height, input_width, label_smoothing,
+            class_weight, corners, n, row, cell, further, count, classes, input_height, input_width, label_smoothing,
             SMOOTHED, INDEX, STEPS,
         )  # fmt: skip
     counted = tl.sum(tl.sum(valid.to(tl.int32), axis=1), axis=0)
@@ -172,7 +173,7 @@ def _sum_of_powers(above, below, plane, across, down, largest, classes, INDEX: t
 @triton.jit
 def _send(
     above, below, plane, across, down, send_down, send_right, log_total, label, weight, label_weight, class_weight,
-    corners, n, row, cell, further, classes, input_height, input_width, label_smoothing,
+    corners, n, row, cell, further, count, classes, input_height, input_width, label_smoothing,
     SMOOTHED: tl.constexpr, INDEX: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
     """Write what the pixels' loss sends to the four corners of their cells, class by class."""
@@ -191,9 +192,7 @@ def _send(
     line = tl.cast(input_width, INDEX) + 1
     cells = (tl.cast(input_height, INDEX) + 1) * line
     to = corners + n * classes * cells + (row + 1) * line + first_of_cells + 1
-    side = tl.num_programs(0) // (tl.cdiv(input_width + 1, cell.shape[0] // STEPS) * (input_height + 1)) * (
-        classes * cells.to(tl.int64)
-    )
+    side = count * classes * cells.to(tl.int64)
     for c in range(classes):
         at = tl.cast(c, INDEX) * plane
         share = of_power * tl.exp2(_resized(above + at, below + at, across, down) - log_total)

@@ -1,5 +1,8 @@
 """Kernel of multiscale_pseudo_label: a program labels a tile of pixels, whose rows of logits it loads once."""
 
+# mypy: disable-error-code="assignment"
+# (Triton's tuples grow in unrolled loops.)
+
 from __future__ import annotations
 
 import triton
@@ -50,15 +53,15 @@ def pseudo_label_kernel(
         )  # fmt: skip
     else:
         # Likely at one node and 100 log2 units below at the next, or NaN: row by row, with maxima of the pixels.
-        TWO: tl.constexpr = (2,) * len(shifted)
+        two: tl.constexpr = (2,) * len(shifted)
         for y in range(first, tl.minimum(first + ROWS, height)):
-            row_places = _places(y, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, TWO, 1)
+            row_places = _places(y, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, two, 1)
             row_largest, row_sums = _sums(
-                images, row_places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, TWO, True
+                images, row_places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, two, True
             )  # fmt: skip
             _write_best(
                 images, row_places, row_largest, row_sums, label, confidence, y, x, weights, heights, widths,
-                classes, height, width, AVERAGE_LOGITS, INDEX, TWO, True,
+                classes, height, width, AVERAGE_LOGITS, INDEX, two, True,
             )  # fmt: skip
 
 
@@ -81,7 +84,10 @@ def _place(
     first, x, input_height, input_width, height, width,
     ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The left column and the share of the right one [1, COLUMNS]; the first row, and for each further one which share of the step to it the pixels' rows have made [ROWS, 1].
+    """Where pixels x of the rows from `first` on lie on one scale.
+
+    The left column and the share of the right one [1, COLUMNS]; the first row; and for each further row, which share of
+    the step down to it the pixels' rows have made [ROWS, 1].
     """
     left, _right, across = sample(tl.minimum(x, width - 1), input_width, width, ALIGN_CORNERS, INDEX)
     first_row, _next, _share = sample(first, input_height, height, ALIGN_CORNERS, INDEX)
@@ -134,8 +140,7 @@ def _sums(
 ):  # fmt: skip
     """For each softmax, one a scale or one for their average: the largest logit, or 0, and the sum of the powers."""
     largest, sums = (), ()
-    SOFTMAXES: tl.constexpr = 1 if AVERAGE_LOGITS else len(images)
-    for g in tl.static_range(SOFTMAXES):
+    for g in tl.static_range(1 if AVERAGE_LOGITS else len(images)):
         top = 0.0
         if WITH_MAXIMA:
             top = _logit(images, places, weights, heights, widths, 0, g, AVERAGE_LOGITS, INDEX, LEVELS)

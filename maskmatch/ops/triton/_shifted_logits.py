@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maskmatch.ops.triton._sampling import blend, index_type
+from maskmatch.ops.triton._sampling import blend
 
 LEAST_SUM = tl.constexpr(2.0**-100)
 """A sum of powers that still has all its digits."""
@@ -37,13 +37,6 @@ def shift_logits(logits: Sequence[Tensor], flipped: Sequence[bool], index: tl.dt
         tuple(flipped), index, min(_BLOCK_CLASSES, classes), _BLOCK_NODES, num_warps=_WARPS,
     )  # fmt: skip
     return shifted
-
-
-def index_type_of(logits: Sequence[Tensor], height: int, width: int) -> tl.dtype:
-    """int32, or int64 where an offset within an image or a numerator of `sample` along either axis needs it."""
-    types = [index_type(scale, width) for scale in logits] + [index_type(scale.mT, height) for scale in logits]
-    shifted = max(scale.shape[1] * scale.shape[2] * (scale.shape[3] + 1) for scale in logits)
-    return tl.int64 if tl.int64 in types or shifted >= 2**31 else tl.int32
 
 
 @triton.jit(do_not_specialize=["strides", "heights", "widths", "count", "classes"])

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from maskmatch.ops._multiscale_pseudo_label import attach
 from maskmatch.ops.triton._pseudo_label_tile import pseudo_label_kernel
-from maskmatch.ops.triton._sampling import on_device_of
-from maskmatch.ops.triton._shifted_logits import index_type_of, shift_logits
+from maskmatch.ops.triton._sampling import index_type, on_device_of
+from maskmatch.ops.triton._shifted_logits import shift_logits
 
 _COLUMNS, _WARPS = 64, 2  # of a tile: many small programs
 _ROWS = 8  # of a tile, or fewer where they would reach more input rows than this
@@ -37,12 +37,12 @@ def multiscale_pseudo_label(
     heights, widths = tuple(scale.shape[2] for scale in logits), tuple(scale.shape[3] for scale in logits)
     # A mirrored input gives a mirrored result, but where align_corners has its one column read the first one.
     mirrored = [bool(flip) and not (align_corners and width == 1) for flip in flipped]
-    index = index_type_of(logits, height, width)
+    index = index_type(logits, height, width)
     rows, levels = tile_rows(heights, height, align_corners)
     with on_device_of(label):
         pseudo_label_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, _COLUMNS),)](
-            shift_logits(logits, mirrored, index), label, confidence, tuple(weights), heights, widths, classes, height, width,
-            average == "logit", align_corners, index, levels, rows, _COLUMNS, num_warps=_WARPS,
+            shift_logits(logits, mirrored, index), label, confidence, tuple(weights), heights, widths, classes,
+            height, width, average == "logit", align_corners, index, levels, rows, _COLUMNS, num_warps=_WARPS,
         )  # fmt: skip
     return label, confidence
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 from torch import Tensor
@@ -11,8 +9,8 @@ from torch import Tensor
 from maskmatch.ops._checks import check_labels
 from maskmatch.ops._upsample_cross_entropy import LossInputs, attach
 from maskmatch.ops.triton._cross_entropy_cells import cell_kernel, divide_kernel, gather_kernel
-from maskmatch.ops.triton._sampling import on_device_of
-from maskmatch.ops.triton._shifted_logits import index_type_of, shift_logits
+from maskmatch.ops.triton._sampling import index_type, on_device_of
+from maskmatch.ops.triton._shifted_logits import shift_logits
 
 _COLUMNS, _WARPS = 32, 1  # pixels of a row that a program has at a time: small ones, without barriers
 _MAX_ROWS = 16  # rows of pixels of a cell that it has at a time
@@ -63,12 +61,14 @@ def upsample_cross_entropy(
             cells.launch(log_sum=log_sum, pixel_loss=pixel_loss, with_loss=True)
             return pixel_loss, nothing, nothing.clone() if log_sum is None else log_sum
         loss, divided_by = (logits.new_empty((), dtype=torch.float32) for _ in range(2))
-        gradient = cells.launch(with_loss=True, with_gradient=with_gradient)
+        corners = cells.new_corners() if with_gradient else None
+        cells.launch(with_loss=True, corners=corners)
+        gradient = nothing if corners is None else cells.gather(corners)
         divide_kernel[(1,)](
             cells.partial_loss, cells.partial_counts, divisor, loss, divided_by, cells.programs,
             int(normalize == "confident"), _BLOCK,
         )  # fmt: skip
-    return loss, divided_by, nothing if gradient is None else gradient
+    return loss, divided_by, gradient
 
 
 @torch.library.custom_op("maskmatch_triton::upsample_cross_entropy_backward", mutates_args=())
@@ -90,12 +90,11 @@ def upsample_cross_entropy_backward(
         logits, target, confidence, threshold, pixel_weight, class_weight,
         ignore_index, label_smoothing, align_corners, "none", None,
     ))  # fmt: skip
+    cells = _Cells(inputs)
     with on_device_of(logits):
-        gradient = _Cells(inputs).launch(
-            grad_output=grad_output.contiguous(), log_sum=log_sum.contiguous(), with_gradient=True
-        )
-    assert gradient is not None
-    return gradient.to(logits.dtype)
+        corners = cells.new_corners()
+        cells.launch(grad_output=grad_output.contiguous(), log_sum=log_sum.contiguous(), corners=corners)
+        return cells.gather(corners).to(logits.dtype)
 
 
 class _Cells:
@@ -115,29 +114,37 @@ class _Cells:
         self.partial_loss = inputs.logits.new_empty(self.programs, dtype=torch.float32)
         self.partial_counts = inputs.logits.new_empty((2, self.programs), dtype=torch.int32)
 
-    def launch(self, *, with_loss: bool = False, with_gradient: bool = False, **maps: Any) -> Tensor | None:
-        """Returns the gradient, fp32 [N, C, h, w], where there is to be one. maps: of cell_kernel, by name."""
+    def new_corners(self) -> Tensor:
+        count, classes, input_height, input_width = self.inputs.logits.shape
+        size = (4, count, classes, input_height + 1, input_width + 1)
+        return self.inputs.logits.new_empty(size, dtype=torch.float32)
+
+    def launch(self, *, with_loss: bool = False, **maps: Tensor | None) -> None:
+        """maps: what cell_kernel reads or writes beside the inputs, by its names; with `corners` the gradient."""
         given = self.inputs
         count, classes, input_height, input_width = given.logits.shape
         height, width = given.target.shape[-2:]
-        corners = gradient = None
-        if with_gradient:
-            corners = given.logits.new_empty((4, count, classes, input_height + 1, input_width + 1), dtype=torch.float32)
-            gradient = torch.empty(given.logits.shape, dtype=torch.float32, device=given.logits.device)
         if not self.programs:
-            return gradient
-        index = index_type_of([given.logits], height, width)
+            return
+        index = index_type([given.logits], height, width)
         (shifted,) = shift_logits([given.logits], [False], index)
         cell_kernel[(self.programs,)](
             shifted, given.target, given.confidence, given.pixel_weight, given.class_weight, maps.get("grad_output"),
-            maps.get("log_sum"), maps.get("pixel_loss"), self.partial_loss, self.partial_counts, corners,
-            classes, input_height, input_width, height, width,
+            maps.get("log_sum"), maps.get("pixel_loss"), self.partial_loss, self.partial_counts, maps.get("corners"),
+            count, classes, input_height, input_width, height, width,
             given.threshold, given.ignore_index, given.label_smoothing, given.label_smoothing > 0, given.align_corners,
-            index, with_loss, with_gradient, self.rows, self.steps, self.cells, *self.blocks,
+            index, with_loss, self.rows, self.steps, self.cells, *self.blocks,
             num_warps=_WARPS, debug=with_loss, sanitize_overflow=False,
         )  # fmt: skip
-        if gradient is not None:
-            planes = count * classes
+
+    def gather(self, corners: Tensor) -> Tensor:
+        """The gradient, fp32 [N, C, h, w], from what `launch` wrote."""
+        logits = self.inputs.logits
+        count, classes, input_height, input_width = logits.shape
+        gradient = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+        planes = count * classes
+        if planes:
+            index = index_type([logits], *self.inputs.target.shape[-2:])
             gather_kernel[(planes * triton.cdiv(input_height * input_width, _BLOCK),)](
                 corners, gradient, input_height, input_width, planes, index, _BLOCK
             )

@@ -13,7 +13,8 @@ from maskmatch.ops.triton._sampling import index_type, on_device_of
 from maskmatch.ops.triton._shifted_logits import shift_logits
 
 _COLUMNS, _WARPS = 32, 1  # pixels of a row that a program has at a time: small ones, without barriers
-_MAX_ROWS = 16  # rows of pixels of a cell that it has at a time
+_MAX_ROWS = 8  # rows of pixels of a cell that it has at a time
+_REGISTERS = 168  # a thread may take; left alone, ptxas stops at 128 and may spill
 _BLOCK = 1024
 
 
@@ -134,7 +135,7 @@ class _Cells:
             count, classes, input_height, input_width, height, width,
             given.threshold, given.ignore_index, given.label_smoothing, given.label_smoothing > 0, given.align_corners,
             index, with_loss, self.rows, self.steps, self.cells, *self.blocks,
-            num_warps=_WARPS, debug=with_loss, sanitize_overflow=False,
+            num_warps=_WARPS, maxnreg=_REGISTERS, debug=with_loss, sanitize_overflow=False,
         )  # fmt: skip
 
     def gather(self, corners: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ from maskmatch.ops.triton import INTERPRETED
 from tests.ops.triton.test_sampling import position
 
 pytest.importorskip("triton")
-from maskmatch.ops.triton.multiscale_pseudo_label import tile_rows  # noqa: E402
-from maskmatch.ops.triton.upsample_cross_entropy import pixels_of_a_cell  # noqa: E402
+from maskmatch.ops.triton.multiscale_pseudo_label import tile_rows
+from maskmatch.ops.triton.upsample_cross_entropy import pixels_of_a_cell
 
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 on_device = pytest.mark.skipif(

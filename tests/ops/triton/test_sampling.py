@@ -92,14 +92,14 @@ def test_first_outputs_part_the_axis(input_size: int, output_size: int, align_co
 
 def test_offsets_are_wide_where_they_must_be() -> None:
     def chosen(*shape: int, width: int = 100) -> object:
-        return index_type(torch.empty(shape, device="meta"), width)
+        return index_type([torch.empty(shape, device="meta")], 100, width)
 
     assert chosen(9, 21, 81, 81, width=641) == tl.int32
     assert chosen(1, 255, 3000, 3000) == tl.int64  # elements of an image
     assert chosen(1000, 255, 100, 100) == tl.int32  # images are told apart in 64 bits anyway
     assert chosen(1, 2, 1, 2**20, width=2**20) == tl.int64  # the numerator of a position
     wide = torch.empty(1, 2, 3, 3, device="meta").as_strided((1, 2, 3, 3), (0, 2**31, 3, 1))
-    assert index_type(wide, 9) == tl.int64
+    assert index_type([wide], 9, 9) == tl.int64
 
 
 @on_device

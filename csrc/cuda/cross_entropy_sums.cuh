@@ -18,7 +18,7 @@ __device__ inline LossTotals block_sum(LossTotals totals) {
   }
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = totals;
   __syncthreads();
-  for (int warp = 1; warp < kThreads / 32 && threadIdx.x == 0; ++warp) {
+  for (int warp = 1; warp < static_cast<int>(blockDim.x / 32) && threadIdx.x == 0; ++warp) {
     totals.loss += warps[warp].loss;
     totals.valid += warps[warp].valid;
     totals.confident += warps[warp].confident;

@@ -1,0 +1,54 @@
+// What the kernels of cross_entropy_series.cuh, the fast form of upsample_cross_entropy, are given, and how the launch
+// chooses among them.
+#pragma once
+
+#include "kernel.cuh"
+#include "upsample_cross_entropy.cuh"
+
+namespace maskmatch::cuda {
+
+struct SeriesLossArgs {
+  CrossEntropyArgs loss;
+  int32_t cells_down, cells_across;  // of a tile
+  int32_t tiles_down, tiles_across;  // of an image
+  int32_t overlap;                   // cells that neighbouring tiles have in common along an axis
+  int32_t lanes, lanes_across;       // threads of a cell, and how many lie side by side; powers of two
+  int32_t chunk;                     // classes that are in shared memory at a time
+
+  __host__ __device__ int32_t cells() const { return cells_down * cells_across; }
+  __host__ __device__ int32_t threads() const { return (cells() * lanes + 31) / 32 * 32; }
+  __host__ __device__ int64_t blocks() const { return loss.count * tiles_down * tiles_across; }
+};
+
+// Where things lie in a block's shared memory, in floats.
+struct SeriesLossMemory {
+  int32_t elements;  // of a tile
+  int32_t plane;     // floats from one plane of corners to the next; lanes of a cell write different banks
+  int32_t rows, columns, elements_at, values, smooth, marks, corners, end;
+
+  __host__ __device__ explicit SeriesLossMemory(const SeriesLossArgs& args) {
+    const int32_t padding = args.lanes == 1 ? 0 : args.lanes == 2 ? 16 : 8;
+    const bool with_gradient = args.loss.mode != LossMode::kLoss;
+    elements = (args.cells_down + 1) * (args.cells_across + 1);
+    plane = (args.cells() + 31) / 32 * 32 + padding;
+    rows = 0;
+    columns = rows + args.cells_down + 1;
+    elements_at = columns + args.cells_across + 1;
+    values = elements_at + 4 * elements;
+    smooth = values + args.chunk * elements;
+    marks = smooth + (with_gradient && args.loss.label_smoothing != 0 ? 4 * args.threads() : 0);
+    corners = marks + (with_gradient ? args.chunk * args.threads() : 0);
+    end = corners + (with_gradient ? args.chunk * 4 * plane : 0);
+  }
+};
+
+struct SeriesLossKernel {
+  void (*loss)(SeriesLossArgs);
+  void (*gradient)(SeriesLossArgs);
+  int across, down;  // pixels of a patch
+  int blocks;        // of a multiprocessor, by registers
+};
+
+extern const SeriesLossKernel series_loss_4x4, series_loss_4x8;
+
+}  // namespace maskmatch::cuda

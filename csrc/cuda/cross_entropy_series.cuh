@@ -20,8 +20,6 @@
 namespace maskmatch::cuda {
 namespace {  // each file that includes this has its own
 
-constexpr int kSeriesThreads = 256;  // of a block, at the most
-
 // What a thread knows of its cell.
 struct Cell {
   int32_t lane, index, down, across;  // in the tile

@@ -7,6 +7,8 @@
 
 namespace maskmatch::cuda {
 
+constexpr int kSeriesThreads = 256;  // of a block, at the most
+
 struct SeriesLossArgs {
   CrossEntropyArgs loss;
   int32_t cells_down, cells_across;  // of a tile

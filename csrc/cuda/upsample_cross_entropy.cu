@@ -1,116 +1,118 @@
-// upsample_cross_entropy on CUDA. A thread block owns a tile of low-resolution elements and walks the pixels that read
-// them: a thread takes a short column of pixels between two input rows, finds its log sum exp (or reads it), and then
-// sums its slopes class by class for the upper and the lower row. The block's threads gather these sums along the
-// columns, each for elements of its own, in an order that never changes: no atomics, and the same bits every time.
-// Pixels between two tiles are walked by both; their loss counts in the one that owns their upper left neighbour.
+// upsample_cross_entropy on CUDA: which of its two forms runs, and how the fast one cuts images into tiles.
 #include "upsample_cross_entropy.cuh"
 
-#include <type_traits>
+#include <algorithm>
+#include <limits>
 
-#include "cross_entropy_gradient.cuh"
-#include "cross_entropy_strip.cuh"
-#include "cross_entropy_sums.cuh"
-#include "cross_entropy_tile.cuh"
+#include "cross_entropy_general.cuh"
+#include "cross_entropy_series.h"
+#include "forms.h"
 
 namespace maskmatch::cuda {
 namespace {
 
-// Floats that the tile and the totals take at the most.
-constexpr int64_t kStaticFloats = 256;
+// ---- the fast form ----
 
-struct KernelArgs {
-  CrossEntropyArgs loss;
-  Tiling tiling;
+constexpr int64_t kMaxLanes = 32;  // a warp
+constexpr int64_t kMaxCellsAcross = 32;
+
+// Pixels between two neighbouring elements of an axis, at the most.
+int64_t longest_interval(const Bilinear& axis) {
+  return axis.scale > 0 ? ceil_div(axis.divisor, axis.scale) : axis.output_size;
+}
+
+int64_t power_of_two_from(int64_t value) {
+  int64_t power = 1;
+  while (power < value) power *= 2;
+  return power;
+}
+
+struct Series {
+  SeriesLossKernel kernel;
+  SeriesLossArgs args;
+
+  int64_t bytes() const { return SeriesLossMemory(args).end * static_cast<int64_t>(sizeof(float)); }
 };
 
-template <class Logit, LossMode kMode>
-__global__ void __launch_bounds__(kThreads) cross_entropy(const __grid_constant__ KernelArgs kernel_args) {
-  constexpr bool kWithGradient = kMode != LossMode::kLoss;
-  const CrossEntropyArgs& args = kernel_args.loss;
-  MASKMATCH_DYNAMIC_SHARED(shared);
-  __shared__ Tile tile;
-  tile.fill(kernel_args.tiling, args.rows, args.columns, kWithGradient);
-  Exchange exchange(shared);
-  if (kWithGradient) {
-    const int64_t elements = args.classes * (tile.bottom - tile.top) * (tile.right - tile.left);
-    for (int64_t i = threadIdx.x; i < elements; i += kThreads) exchange.gradient[i] = 0;
-  }
-  const Logit* logits = static_cast<const Logit*>(args.logits) +
-                        tile.image * args.classes * args.rows.input_size * args.columns.input_size;
-  const float weight_sum = class_weight_sum(args);
-  LossTotals totals{};
-  const int64_t strips = static_cast<int64_t>(tile.strips_down) * tile.pixels_across;
-  for (int64_t begin = 0; begin < strips; begin += kThreads) {
-    const Round round(tile, begin, strips);
-    const bool inside = begin + threadIdx.x < round.end;
-    const LossStrip strip(tile, inside ? begin + threadIdx.x : begin);
-    const Sample sample = args.columns.sample(strip.column);
-    const auto column = column_of(logits, args.rows, args.columns, sample);
-    const bool own = strip.low >= tile.top && sample.low >= tile.left;
-    Pixels pixels;
-    pixels.any = false;
-    if (inside) {
-      read_pixels<kMode>(args, strip, tile.image, own, pixels, totals);
-      if (kMode != LossMode::kGradient) {
-        Smoothing smoothing;
-        if (pixels.any) smoothing = sum_powers(args, column, strip, pixels);
-        add_losses<kMode>(args, column, strip, tile.image, own, pixels, smoothing, weight_sum, totals);
-      }
-    }
-    if (!kWithGradient) continue;
-    exchange.fraction[threadIdx.x] = sample.fraction;
-    if (!__syncthreads_or(pixels.any)) continue;
-    Slopes slopes{};
-    if (pixels.any) slopes = slopes_of(args, pixels, weight_sum);
-    for (int first = 0; first < args.classes; first += kClasses) {
-      give(args, column, strip, pixels, slopes, first, exchange);
-      __syncthreads();
-      gather(args, tile, round, first, exchange);
-      __syncthreads();
-    }
-  }
-  if (kWithGradient) {
-    __syncthreads();  // there may have been no pixel
-    store_gradient<std::conditional_t<kMode == LossMode::kGradient, Logit, float>>(args, tile, exchange);
-  }
-  if (kMode != LossMode::kGradient) {
-    totals = block_sum(totals);
-    if (threadIdx.x == 0) args.totals[blockIdx.x] = totals;
-  }
+// Classes at a time, so that `blocks` thread blocks fit a multiprocessor; 0 where not even one class fits.
+int64_t choose_chunk(Series& series, const Device& device, int blocks) {
+  const int64_t most = std::min<int64_t>(device.shared_bytes_a_block, device.shared_bytes / blocks - 1024);
+  const int64_t classes = series.args.loss.classes;
+  series.args.chunk = 0;
+  const int64_t fixed = series.bytes();
+  series.args.chunk = 1;
+  const int64_t fit = (most - fixed) / (series.bytes() - fixed);
+  return fit < 1 ? 0 : ceil_div(classes, ceil_div(classes, fit));
 }
 
-Tiling tiling_of(const CrossEntropyArgs& args) {
-  return tiling_of(args, static_cast<int64_t>(current_device().shared_bytes_a_block / sizeof(float)) - kExchangeFloats -
-                             kStaticFloats);
+// How long the tile's blocks keep the busiest multiprocessor, in warps.
+double cost_of(const SeriesLossArgs& args, int resident, const Device& device) {
+  const int64_t warps = args.threads() / 32, blocks = args.blocks();
+  const int64_t together = std::min<int64_t>(ceil_div(blocks, device.multiprocessors), resident);
+  const double few = 1 + 0.04 * std::max<int64_t>(0, 14 - together * warps);  // to hide what each waits for
+  if (blocks <= resident * device.multiprocessors) return together * warps * few;
+  return (static_cast<double>(blocks) / device.multiprocessors + 0.4) * warps * few;
 }
 
-template <class Logit>
-cudaError_t launch_of(const CrossEntropyArgs& args, cudaStream_t stream) {
-  const KernelArgs kernel_args{args, tiling_of(args)};
-  const int64_t blocks = args.count * kernel_args.tiling.tiles();
-  const int64_t floats = kExchangeFloats + args.classes * kernel_args.tiling.rows * kernel_args.tiling.columns;
-  const size_t bytes = floats * sizeof(float);
-  switch (args.mode) {
-    case LossMode::kLoss:
-      return launch(cross_entropy<Logit, LossMode::kLoss>, blocks, kThreads, 0, stream, kernel_args);
-    case LossMode::kLossAndGradient:
-      return launch(cross_entropy<Logit, LossMode::kLossAndGradient>, blocks, kThreads, bytes, stream, kernel_args);
-    default:
-      return launch(cross_entropy<Logit, LossMode::kGradient>, blocks, kThreads, bytes, stream, kernel_args);
+// Chooses the tile of cells, as wide or high as a block's threads allow.
+void choose_tile(Series& series, const Device& device) {
+  SeriesLossArgs& args = series.args;
+  const int64_t most = kSeriesThreads / args.lanes, overlap = args.overlap;
+  const int64_t height = args.loss.rows.input_size + 1 - overlap, width = args.loss.columns.input_size + 1 - overlap;
+  SeriesLossArgs best{};
+  double lowest = std::numeric_limits<double>::infinity();
+  for (int64_t widest = 1 + overlap; widest <= std::min(most / (1 + overlap), kMaxCellsAcross); ++widest) {
+    args.tiles_across = static_cast<int32_t>(ceil_div(width, widest - overlap));
+    args.cells_across = static_cast<int32_t>(ceil_div(width, args.tiles_across) + overlap);
+    args.tiles_down = static_cast<int32_t>(ceil_div(height, most / args.cells_across - overlap));
+    args.cells_down = static_cast<int32_t>(ceil_div(height, args.tiles_down) + overlap);
+    const double cost = cost_of(args, series.kernel.blocks, device);
+    if (cost < lowest) lowest = cost, best = args;
+    if (args.tiles_across == 1) break;
   }
+  args = best;
+}
+
+// Whether the fast form takes the arguments, and how.
+bool choose_series(const CrossEntropyArgs& args, Series& series) {
+  const int64_t height = longest_interval(args.rows), width = longest_interval(args.columns);
+  const int64_t plane = args.rows.input_size * args.columns.input_size;
+  // With fewer pixels the series are too short.
+  if (plane > 1 << 30 || args.rows.output_size * args.columns.output_size < 2 * plane) return false;
+  series.kernel = height <= 4 && width <= 4 ? series_loss_4x4 : series_loss_4x8;
+  const int64_t lanes_across = power_of_two_from(ceil_div(width, series.kernel.across));
+  const int64_t lanes = lanes_across * power_of_two_from(ceil_div(height, series.kernel.down));
+  if (lanes > kMaxLanes) return false;
+  series.args = {};
+  series.args.loss = args;
+  series.args.overlap = args.mode != LossMode::kLoss;
+  series.args.lanes = static_cast<int32_t>(lanes);
+  series.args.lanes_across = static_cast<int32_t>(lanes_across);
+  const Device device = current_device();
+  choose_tile(series, device);
+  int64_t chunk = choose_chunk(series, device, series.kernel.blocks);
+  if (!chunk) chunk = choose_chunk(series, device, 1);
+  series.args.chunk = static_cast<int32_t>(chunk);
+  return chunk > 0;
 }
 
 }  // namespace
 
-int64_t loss_blocks(const CrossEntropyArgs& args) { return args.count * tiling_of(args).tiles(); }
+int64_t loss_blocks(const CrossEntropyArgs& args) {
+  Series series;
+  return choose_series(args, series) ? series.args.blocks() : general_blocks(args);
+}
 
 cudaError_t launch_upsample_cross_entropy(const CrossEntropyArgs& args, cudaStream_t stream) {
-  const auto of_type = args.type == ElementType::kHalf       ? launch_of<__half>
-                       : args.type == ElementType::kBFloat16 ? launch_of<__nv_bfloat16>
-                                                             : launch_of<float>;
-  const cudaError_t error = of_type(args, stream);
+  Series series;
+  const bool fast = choose_series(args, series);
+  cross_entropy_form = fast ? "series" : "general";
+  const auto kernel = args.mode == LossMode::kLoss ? series.kernel.loss : series.kernel.gradient;
+  const int64_t blocks = fast ? series.args.blocks() : general_blocks(args);
+  const cudaError_t error = fast ? launch(kernel, blocks, series.args.threads(), series.bytes(), stream, series.args)
+                                 : launch_general(args, stream);
   if (error != cudaSuccess || args.mode == LossMode::kGradient) return error;
-  return launch(sum_blocks, 1, kThreads, 0, stream, SumArgs{args.totals, loss_blocks(args), args.loss, args.counts});
+  return launch(sum_blocks, 1, kThreads, 0, stream, SumArgs{args.totals, blocks, args.loss, args.counts});
 }
 
 }  // namespace maskmatch::cuda

@@ -39,13 +39,13 @@ struct Cell {
 };
 
 // Sets the patch's pixels and gives its place, both from where the intervals start.
-template <class Patch>
+template <class Pixels>
 __device__ Place place_of(const SeriesLossArgs& args, const CellTile& tile, const Cell& cell, const int32_t* rows,
-                          const int32_t* columns, int kAcross, int kDown, Patch& patch) {
+                          const int32_t* columns, Pixels& patch) {
   const Bilinear &y = args.loss.rows, &x = args.loss.columns;
   const int32_t i = tile.row + cell.down, j = tile.column + cell.across;
-  const int32_t row = rows[cell.down] + cell.lane / args.lanes_across * kDown;
-  const int32_t column = columns[cell.across] + cell.lane % args.lanes_across * kAcross;
+  const int32_t row = rows[cell.down] + cell.lane / args.lanes_across * Pixels::kRows;
+  const int32_t column = columns[cell.across] + cell.lane % args.lanes_across * Pixels::kColumns;
   patch.rows = cell.inside ? rows[cell.down + 1] - row : 0;
   patch.columns = columns[cell.across + 1] - column;
   patch.first = (tile.image * y.output_size + row) * x.output_size + column;
@@ -59,69 +59,201 @@ __device__ Place place_of(const SeriesLossArgs& args, const CellTile& tile, cons
   return place;
 }
 
-// Between the sums and the gradient: losses of the patch's pixels.
-template <int kAcross, int kDown, bool kWithGradient>
-struct Losses {
+// log2 of 1 / (1 - share), for small shares.
+__device__ inline float log2_of_rest(float share) {
+  const float series = fmaf(share, fmaf(share, fmaf(share, fmaf(share, 0.2f, 0.25f), 0.33333333f), 0.5f), 1.0f);
+  return kLog2E * share * series;
+}
+
+// Where a thread's pixels are, and what it keeps of them from the first walk over the classes to the second.
+template <int kAcross, int kDown>
+struct Worker {
   using Pixels = Patch<kAcross, kDown>;
 
-  int left_out;           // -1 where sums are deep
-  Surface smoothed;       // class weight * logit, summed over the classes
-  float total = 0;        // in units of log2
-  Moments mine;           // of the gradient in the class that was left out
-  Moments smooth;         // of what smoothing takes off the gradient in each class, but for the class weight
-  uint32_t negative = 0;  // a bit for each negative factor
+  const SeriesLossArgs& args;
+  const CrossEntropyArgs& loss;
+  const Elements& elements;
+  const Cell& cell;
+  float* moments;  // [8, threads]: the gradient in the class left out; what smoothing takes off it in every class
+  float* numbers;  // [kPixels, threads]
+  Pixels patch;
+  Place place;
+  int left_out;                 // the class; none, -1, where sums are deep
+  float sums[Pixels::kPixels];  // of powers, or log2 of them where they are deep; then the gradient's factors
+  float total;                  // loss in units of log2
+  uint32_t negative;            // a bit for each negative factor
 
-  // Makes factors of the sums; forgets the labels that are the class left out.
-  __device__ void take(const CrossEntropyArgs& args, const Elements& elements, const Cell& cell, const Place& place,
-                       const Corners& tops, Pixels& patch, float (&sums)[Pixels::kPixels]) {
+  __device__ Worker(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile,
+                    const Elements& elements, const Cell& cell, float* shared)
+      : args(args),
+        loss(args.loss),
+        elements(elements),
+        cell(cell),
+        moments(shared + memory.moments + threadIdx.x),
+        numbers(shared + memory.pixels + threadIdx.x),
+        patch(args, memory, shared),
+        place(place_of(args, tile, cell, reinterpret_cast<const int32_t*>(shared + memory.rows),
+                       reinterpret_cast<const int32_t*>(shared + memory.columns), patch)),
+        left_out(-1),
+        total(0),
+        negative(0) {
+    if (loss.target_is_uint8) {
+      patch.template read<uint8_t>(loss);
+    } else {
+      patch.template read<int64_t>(loss);
+    }
+    if (args.with_gradient()) patch.read_weights(loss);
+  }
+
+  // Once the elements' tops are there.
+  __device__ void begin() {
+    if (!elements.is_deep(cell.element, args.deep)) left_out = elements.best(cell.element);
+#pragma unroll
+    for (float& sum : sums) sum = left_out < 0 ? kLowest : 0;
+  }
+
+  __device__ Surface surface(int c) const { return place.surface(elements.staged(c, cell.element)); }
+  __device__ Surface surface_left_out() const {
+    if (left_out < 0) return {};
+    return args.staged == loss.classes ? surface(left_out) : place.surface(elements.read(left_out, cell.element));
+  }
+
+  // Adds staged classes to the sums.
+  __device__ void sum_powers(int first, int chunk) {
+    if (left_out < 0) {
+#pragma unroll 1
+      for (int c = 0; c < chunk; ++c) Pixels::add_deep(surface(c), sums);
+    } else {
+#pragma unroll 2
+      for (int c = 0; c < chunk; ++c) Pixels::add_series(surface(c), first + c == left_out, sums);
+    }
+  }
+
+  // Makes losses of the sums, less the logits of labels that are not left out, and factors.
+  __device__ void take_losses() {
     const bool deep = left_out < 0;
-    const float smoothing = args.label_smoothing / args.classes, weight_sum = class_weight_sum(args);
-    Surface certain{};
-    if (patch.active && !deep) certain = place.surface(elements.read(left_out, cell.element, tops));
-    float power = exp2f(certain.base), ratio = exp2f(certain.down);
-    const float across = exp2f(certain.across), both = exp2f(certain.both);
+    const float share = 1 - loss.label_smoothing;
+    const float smoothing = loss.label_smoothing / loss.classes, weight_sum = class_weight_sum(loss);
+    const Surface logits = surface_left_out();
+    Moments mine, smooth;
+    float power = exp2f(logits.base), ratio = exp2f(logits.down);
+    const float across = exp2f(logits.across), both = exp2f(logits.both);
+#pragma unroll
+    for (int k = 0; k < kAcross; ++k) {
+      float value = power, column = 0, column_down = 0;
+#pragma unroll
+      for (int r = 0; r < kDown; ++r) {
+        const int p = k * kDown + r;
+        const uint32_t four = patch.four_labels(p);
+        const int label = Pixels::label_of(four, p);
+        const bool active = patch.is_active(p), other = label != left_out;
+        const float weight = patch.weight(p), soft = weight * smoothing * weight_sum;
+        float hard = weight * share;
+        if (loss.class_weight && active) hard *= loss.class_weight[label];
+        const float scale = hard + soft;
+        // Of the class left out, and how far the sum lies above it.
+        const float logit = logits.at(k, r), sum = sums[p] + value, others = __fdividef(sums[p], sum);
+        const float rest = deep ? sums[p] : others < 0.0625f ? log2_of_rest(others) : __log2f(sum) - logit;
+        total += active ? fmaf(scale, rest, (other ? scale : soft) * logit) : 0;
+        const float slope = active ? (other ? scale : soft) - scale * others : 0;
+        column += slope;
+        column_down = fmaf(r, slope, column_down);
+        if (deep) {
+          sums[p] = active && scale != 0 ? sums[p] - __log2f(fabsf(scale)) : -kLowest;
+          negative |= scale < 0 ? 1u << p : 0;
+        } else {
+          sums[p] = active ? __fdividef(scale, sum) : 0;
+        }
+        if (loss.label_smoothing != 0 && active) smooth.add(weight * smoothing, k, r);
+        if (!(active && other)) patch.set_four_labels(p, four | kNoLabel << p % 4 * 8);
+        value *= ratio;
+      }
+      mine.add_column(column, column_down, k);
+      power *= across;
+      ratio *= both;
+    }
+    mine.store(moments);
+    if (loss.label_smoothing != 0) smooth.store(moments + 4 * blockDim.x);
+  }
+
+  // The gradient of class c, staged and marked at these places, as the cell's corners receive it. Takes the logits of
+  // labels off the loss.
+  __device__ Corners take_gradient(int c, int staged, int marked) {
+    const Surface logits = surface(staged);
+    Moments gradient;
+    if (c == left_out) {
+      gradient.subtract(-1, Moments::load(moments));
+    } else if (left_out < 0) {
+      gradient = Pixels::deep_moments(logits, sums, negative);
+    } else {
+      gradient = Pixels::series_moments(logits, sums);
+    }
+    Moments labels;
+    if (patch.marked(marked, labels)) {
+      const float weight = (1 - loss.label_smoothing) * class_weight_of(loss, c);
+      gradient.subtract(weight, labels);
+      total -= weight * labels.dot(logits);
+    }
+    if (loss.label_smoothing != 0) {
+      const Moments smooth = Moments::load(moments + 4 * blockDim.x);
+      gradient.subtract(class_weight_of(loss, c), smooth);
+      total -= class_weight_of(loss, c) * smooth.dot(logits);
+    }
+    return place.spread(gradient);
+  }
+
+  // Where no gradient is wanted: the losses, pixel by pixel.
+  __device__ void write_losses() {
+    const Surface logits = surface_left_out(), tops = place.surface(elements.tops(cell.element));
+    keep_rests(logits);
+#pragma unroll 1
+    for (int p = 0; p < Pixels::kPixels; ++p) {
+      const int k = p / kDown, r = p % kDown;
+      if (!patch.has(k, r)) continue;
+      const int64_t i = patch.pixel(loss, k, r);
+      float value = 0, log_sum = 0;
+      if (patch.is_active(p)) {
+        const float rest = numbers[p * blockDim.x], logit = logits.at(k, r);
+        log_sum = rest + logit + tops.at(k, r);
+        value = pixel_loss(k, r, Pixels::label_of(patch.four_labels(p), p), rest, logit);
+        if (loss.pixel_weight) value *= loss.pixel_weight[i];
+      }
+      total += value;
+      if (loss.pixel_loss) loss.pixel_loss[i] = value * kLn2;
+      if (loss.log_sum) loss.log_sum[i] = log_sum * kLn2;
+    }
+  }
+
+ private:
+  // How far each sum lies above the class left out.
+  __device__ void keep_rests(const Surface& logits) const {
+    float power = exp2f(logits.base), ratio = exp2f(logits.down);
+    const float across = exp2f(logits.across), both = exp2f(logits.both);
 #pragma unroll
     for (int k = 0; k < kAcross; ++k) {
       float value = power;
 #pragma unroll
       for (int r = 0; r < kDown; ++r) {
-        const int p = k * kDown + r, label = patch.label(p);
-        const bool active = patch.is_active(p), other = label != left_out;
-        const float weight = patch.by_bits && active ? patch.weight(args, k, r) : 1;
-        float hard = weight * (1 - args.label_smoothing);
-        if (args.class_weight && active) hard *= args.class_weight[label];
-        const float soft = weight * smoothing, scale = fmaf(soft, weight_sum, hard);
-        // Of the class left out, and how far the sum lies above it.
-        const float logit = certain.at(k, r), rest = deep ? sums[p] : log2_of_one_and(__fdividef(sums[p], value));
-        float loss = hard * (other ? rest + logit : rest);
-        if (args.label_smoothing != 0) loss = fmaf(soft, weight_sum * (rest + logit) - smoothed.at(k, r), loss);
-        if (kWithGradient) {
-          if (args.label_smoothing != 0) smooth.add(active ? soft : 0, k, r);
-          if (deep) {
-            sums[p] = active ? sums[p] - __log2f(fabsf(scale)) : -kLowest;
-            negative |= scale < 0 ? 1u << p : 0;
-          } else {
-            const float others = sums[p];
-            sums[p] = active ? __fdividef(scale, others + value) : 0;
-            mine.add(active ? (other ? scale : soft * weight_sum) - others * sums[p] : 0, k, r);
-            if (!other) patch.forget_label(p);
-          }
-        } else {
-          if (active && other) {
-            loss -= hard * place.surface(elements.read(label, cell.element, tops)).at(k, r);
-          }
-          if (k < patch.columns && r < patch.rows) {
-            const int64_t i = patch.pixel(args, k, r);
-            if (args.pixel_loss) args.pixel_loss[i] = active ? loss * kLn2 : 0;
-            if (args.log_sum) args.log_sum[i] = active ? (rest + logit + place.surface(tops).at(k, r)) * kLn2 : 0;
-          }
-        }
-        if (active) total += loss;
+        const float own = sums[k * kDown + r], sum = own + value, others = __fdividef(own, sum);
+        const float rest = others < 0.0625f ? log2_of_rest(others) : __log2f(sum) - logits.at(k, r);
+        numbers[(k * kDown + r) * blockDim.x] = left_out < 0 ? own : rest;
         value *= ratio;
       }
       power *= across;
       ratio *= both;
     }
+  }
+
+  __device__ float pixel_loss(int k, int r, int label, float rest, float logit) const {
+    const auto logit_of = [&](int c) { return place.surface(elements.read(c, cell.element)).at(k, r); };
+    float value = rest;
+    if (label != left_out) value += logit - logit_of(label);
+    value *= (1 - loss.label_smoothing) * class_weight_of(loss, label);
+    if (loss.label_smoothing == 0) return value;
+    float smoothed = 0;
+#pragma unroll 1
+    for (int c = 0; c < loss.classes; ++c) smoothed += class_weight_of(loss, c) * (rest + logit - logit_of(c));
+    return value + loss.label_smoothing / loss.classes * smoothed;
   }
 };
 
@@ -155,197 +287,118 @@ __device__ void give(const Corners& corners, const SeriesLossArgs& args, const S
 class Gatherer {
  public:
   __device__ Gatherer(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile)
-      : plane_(memory.plane), across_(args.cells_across), part_(threadIdx.x / args.cells()) {
-    const int32_t cells = args.cells(), index = threadIdx.x % cells;
-    const int32_t down = index / across_, across = index % across_;
+      : args_(args), plane_(memory.plane), cell_(threadIdx.x % args.cells()), part_(threadIdx.x / args.cells()) {
+    const int32_t down = cell_ / args.cells_across, across = cell_ % args.cells_across;
     const int32_t row = tile.row + down, column = tile.column + across;
     const int64_t height = args.loss.rows.input_size, width = args.loss.columns.input_size;
     own_ = part_ < args.lanes && down > 0 && across > 0 && row < height && column < width;
-    cell_ = index;
     size_ = height * width;
     place_ = tile.image * args.loss.classes * size_ + row * width + column;
   }
 
-  __device__ void clear(const SeriesLossArgs& args) const {
+  // Writes classes first, first + 1, ...: the sum of the four cells around the element; without `planes` zeros.
+  __device__ void write(int first, int chunk, const float* planes) const {
     if (!own_) return;
-    for (int c = part_; c < args.loss.classes; c += args.lanes) store(args.loss, place_ + c * size_, 0);
-  }
-
-  // Adds the four cells around the element.
-  __device__ void gather(const SeriesLossArgs& args, int first, int chunk, const float* planes) const {
-    if (!own_) return;
-#pragma unroll 4
-    for (int k = part_; k < chunk; k += args.lanes) {
-      const float* const below = planes + 4 * k * plane_ + cell_;
-      const float* const above = below - across_;
-      const float sum = ((above[3 * plane_ - 1] + above[2 * plane_]) + below[plane_ - 1]) + below[0];
-      store(args.loss, place_ + (first + k) * size_, sum);
+    if (args_.loss.mode == LossMode::kLossAndGradient || args_.loss.type == ElementType::kFloat) {
+      write_as<float>(first, chunk, planes);
+    } else if (args_.loss.type == ElementType::kHalf) {
+      write_as<__half>(first, chunk, planes);
+    } else {
+      write_as<__nv_bfloat16>(first, chunk, planes);
     }
   }
 
  private:
-  __device__ static void store(const CrossEntropyArgs& args, int64_t i, float value) {
-    if (args.mode == LossMode::kLossAndGradient || args.type == ElementType::kFloat) {
-      static_cast<float*>(args.gradient)[i] = value;
-    } else if (args.type == ElementType::kHalf) {
-      static_cast<__half*>(args.gradient)[i] = from_float<__half>(value);
-    } else {
-      static_cast<__nv_bfloat16*>(args.gradient)[i] = from_float<__nv_bfloat16>(value);
+  template <class Gradient>
+  __device__ void write_as(int first, int chunk, const float* planes) const {
+    Gradient* gradient = static_cast<Gradient*>(args_.loss.gradient) + place_ + (first + part_) * size_;
+    const float* below = planes + 4 * part_ * plane_ + cell_;
+#pragma unroll 4
+    for (int c = part_; c < chunk; c += args_.lanes) {
+      const float* const above = below - args_.cells_across;
+      const float sum = planes ? ((above[3 * plane_ - 1] + above[2 * plane_]) + below[plane_ - 1]) + below[0] : 0.0f;
+      *gradient = from_float<Gradient>(sum);
+      gradient += args_.lanes * size_;
+      below += 4 * args_.lanes * plane_;
     }
   }
 
-  int32_t plane_, across_, part_, cell_;
+  const SeriesLossArgs& args_;
+  int32_t plane_, cell_, part_;
   bool own_;
   int64_t size_, place_;
 };
 
-// Where the tile's intervals of pixels start.
-__device__ void fill_starts(const SeriesLossArgs& args, const CellTile& tile, int32_t* rows, int32_t* columns) {
-  const int32_t thread = threadIdx.x;
-  if (thread <= args.cells_down) {
-    rows[thread] = static_cast<int32_t>(interval_start(args.loss.rows, tile.row + thread));
-  }
-  if (thread <= args.cells_across) {
-    columns[thread] = static_cast<int32_t>(interval_start(args.loss.columns, tile.column + thread));
+// The first walk over the classes. For the whole block.
+template <class Worker>
+__device__ void walk_sums(const SeriesLossArgs& args, const Elements& elements, Worker& worker) {
+  const int classes = args.loss.classes;
+  for (int first = 0; first < classes; first += args.staged) {
+    const int chunk = min(args.staged, classes - first);
+    elements.stage(first, chunk);
+    __syncthreads();
+    if (worker.patch.active) {
+      if (first == 0) worker.begin();
+      worker.sum_powers(first, chunk);
+    }
+    if (args.staged < classes) __syncthreads();
   }
 }
 
-// Walks the classes once: the sums of powers, and what label smoothing needs. For the whole block.
-template <int kAcross, int kDown, class Losses>
-__device__ void sum_powers(const SeriesLossArgs& args, const Elements& elements, const Cell& cell, const Place& place,
-                           const Corners& tops, Losses& losses, bool active, float (&sums)[kAcross * kDown]) {
-  using Pixels = Patch<kAcross, kDown>;
-  const int classes = args.loss.classes, left_out = losses.left_out;
-  const bool deep = left_out < 0, staged = args.chunk == classes;
-#pragma unroll
-  for (float& sum : sums) sum = deep ? kLowest : 0;
+// The second walk. For the whole block.
+template <class Worker>
+__device__ void walk_gradients(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile,
+                               const Elements& elements, const Cell& cell, Worker& worker, float* shared) {
+  float* const planes = shared + memory.corners;
+  const Gatherer gatherer(args, memory, tile);
+  const int classes = args.loss.classes;
+  const bool all_staged = args.staged == classes;
   for (int first = 0; first < classes; first += args.chunk) {
     const int chunk = min(args.chunk, classes - first);
-    if (!staged) {
-      elements.stage(first, chunk);
-      __syncthreads();
-    }
-    if (active && deep) {
-#pragma unroll 1
-      for (int c = 0; c < chunk; ++c) Pixels::add_deep(place.surface(elements.staged(c, cell.element, tops)), sums);
-    } else if (active) {
-#pragma unroll 2
-      for (int c = 0; c < chunk; ++c) {
-        Pixels::add_series(place.surface(elements.staged(c, cell.element, tops)), first + c == left_out, sums);
-      }
-    }
-    if (active && args.loss.label_smoothing != 0) {
-      for (int c = 0; c < chunk; ++c) {
-        losses.smoothed.add(class_weight_of(args.loss, first + c),
-                            place.surface(elements.staged(c, cell.element, tops)));
-      }
-    }
-    if (!staged) __syncthreads();
-  }
-}
-
-// Walks the classes again: the gradient. Gives the logits of the labels, summed with their weights. For the whole
-// block.
-template <int kAcross, int kDown, class Losses>
-__device__ float give_gradient(const SeriesLossArgs& args, const SeriesLossMemory& memory, const Elements& elements,
-                               const Cell& cell, const Place& place, const Corners& tops, const CellTile& tile,
-                               const Patch<kAcross, kDown>& patch, const Losses& losses,
-                               const float (&factors)[kAcross * kDown], float* shared) {
-  using Pixels = Patch<kAcross, kDown>;
-  const CrossEntropyArgs& loss = args.loss;
-  uint32_t* const marks = reinterpret_cast<uint32_t*>(shared + memory.marks) + threadIdx.x;
-  float* const planes = shared + memory.corners;
-  const float share = 1 - loss.label_smoothing;
-  const Gatherer gatherer(args, memory, tile);
-  float labelled = 0;
-  for (int first = 0; first < loss.classes; first += args.chunk) {
-    const int chunk = min(args.chunk, loss.classes - first);
-    if (args.chunk < loss.classes) {
-      elements.stage(first, chunk);
-      __syncthreads();
-    }
-    if (patch.active) patch.set_marks(marks, blockDim.x, first, chunk);
+    if (!all_staged) elements.stage(first, chunk);
+    if (worker.patch.active) worker.patch.set_marks(first, chunk);
+    if (first > 0 || !all_staged) __syncthreads();
 #pragma unroll 1
     for (int c = 0; c < chunk; ++c) {
       Corners corners{};
-      if (patch.active) {
-        const Surface surface = place.surface(elements.staged(c, cell.element, tops));
-        Moments moments;
-        if (first + c == losses.left_out) {
-          moments.subtract(-1, losses.mine);
-        } else if (losses.left_out < 0) {
-          moments = Pixels::deep_moments(surface, factors, losses.negative);
-        } else {
-          moments = Pixels::series_moments(surface, factors);
-        }
-        if (const uint32_t mark = marks[c * blockDim.x]) {
-          const Moments marked = patch.marked(loss, mark);
-          const float weight = share * class_weight_of(loss, first + c);
-          moments.subtract(weight, marked);
-          labelled = fmaf(weight, marked.dot(surface), labelled);
-        }
-        if (loss.label_smoothing != 0) moments.subtract(class_weight_of(loss, first + c), losses.smooth);
-        corners = place.spread(moments);
-      }
+      if (worker.patch.active) corners = worker.take_gradient(first + c, all_staged ? first + c : c, c);
       give(corners, args, memory, cell, planes + 4 * c * memory.plane);
     }
     __syncthreads();
-    gatherer.gather(args, first, chunk, planes);
+    gatherer.write(first, chunk, planes);
   }
-  return labelled;
 }
 
 template <int kAcross, int kDown, int kBlocks, bool kWithGradient>
 __global__ void __launch_bounds__(kSeriesThreads, kBlocks)
     cross_entropy_series(const __grid_constant__ SeriesLossArgs args) {
-  using Pixels = Patch<kAcross, kDown>;
   MASKMATCH_DYNAMIC_SHARED(shared);
-  const CrossEntropyArgs& loss = args.loss;
   const SeriesLossMemory memory(args);
   const CellTile tile(args);
   const Cell cell(args, tile);
   const Elements elements(args, memory, tile, shared);
-  int32_t* const rows = reinterpret_cast<int32_t*>(shared + memory.rows);
-  int32_t* const columns = reinterpret_cast<int32_t*>(shared + memory.columns);
-  fill_starts(args, tile, rows, columns);
+  tile.fill(args, reinterpret_cast<int32_t*>(shared + memory.rows),
+            reinterpret_cast<int32_t*>(shared + memory.columns));
   __syncthreads();
-  Pixels patch;
-  const Place place = place_of(args, tile, cell, rows, columns, kAcross, kDown, patch);
-  patch.by_bits = loss.pixel_weight || loss.grad_output;
-  if (loss.target_is_uint8) {
-    patch.template read<uint8_t>(loss);
-  } else {
-    patch.template read<int64_t>(loss);
-  }
-  const bool any = __syncthreads_or(patch.active != 0);
-  float sums[Pixels::kPixels] = {};
-  Losses<kAcross, kDown, kWithGradient> losses{};
-  float labelled = 0;  // logits of labels
-  if (!any) {
-    if (kWithGradient) Gatherer(args, memory, tile).clear(args);
-  } else {
-    elements.find_tops();
-    if (args.chunk == loss.classes) elements.stage(0, args.chunk);
-    __syncthreads();
-  }
-  const Corners tops = any ? elements.tops(cell.element) : Corners{};
-  bool deep = false;
+  Worker<kAcross, kDown> worker(args, memory, tile, elements, cell, shared);
+  const bool any = __syncthreads_or(worker.patch.active != 0);
   if (any) {
-    deep = patch.active && elements.deep(cell.element, tops);
-    losses.left_out = deep ? -1 : elements.best(cell.element);
-    sum_powers<kAcross, kDown>(args, elements, cell, place, tops, losses, patch.active != 0, sums);
+    elements.find_tops();
+    walk_sums(args, elements, worker);
   }
-  if (patch.active || !kWithGradient) losses.take(loss, elements, cell, place, tops, patch, sums);
-  if (kWithGradient && any) {
-    labelled =
-        give_gradient<kAcross, kDown>(args, memory, elements, cell, place, tops, tile, patch, losses, sums, shared);
+  if constexpr (!kWithGradient) {
+    worker.write_losses();
+  } else if (any) {
+    if (worker.patch.active) worker.take_losses();
+    walk_gradients(args, memory, tile, elements, cell, worker, shared);
+  } else {
+    Gatherer(args, memory, tile).write(0, args.loss.classes, nullptr);
   }
-  if (!(loss.mode == LossMode::kGradient)) {
-    LossTotals totals{};
-    if (cell.own) totals = {(losses.total - labelled) * kLn2, __popc(patch.valid), __popc(patch.active)};
-    totals = block_sum(totals);
-    if (threadIdx.x == 0) loss.totals[blockIdx.x] = totals;
-  }
+  if (args.loss.mode == LossMode::kGradient) return;
+  LossTotals totals{};
+  if (cell.own) totals = {worker.total * kLn2, __popc(worker.patch.valid), __popc(worker.patch.active)};
+  totals = block_sum(totals);
+  if (threadIdx.x == 0) args.loss.totals[blockIdx.x] = totals;
 }
 
 template <int kAcross, int kDown, int kBlocks>

@@ -7,41 +7,38 @@
 namespace maskmatch::cuda {
 namespace {  // each file that includes this has its own
 
-// log2(1 + x) for x >= 0, to the last digits of small ones, too.
-__device__ inline float log2_of_one_and(float x) {
-  const float series =
-      x * fmaf(x, fmaf(x, fmaf(x, fmaf(x, 0.288539f, -0.36067376f), 0.48089835f), -0.72134752f), kLog2E);
-  return x < 0.0625f ? series : __log2f(1 + x);
-}
-
 // Logits of a class over a patch, in units of log2: at column k and row r, base + k across + r down + k r both.
 struct Surface {
   float base, across, down, both;
 
   __device__ float at(int k, int r) const { return fmaf(r, fmaf(k, both, down), fmaf(k, across, base)); }
-  __device__ void add(float factor, const Surface& other) {
-    base = fmaf(factor, other.base, base);
-    across = fmaf(factor, other.across, across);
-    down = fmaf(factor, other.down, down);
-    both = fmaf(factor, other.both, both);
-  }
 };
 
 // Sums of a value over pixels: of itself, and times k, r and k r.
 struct Moments {
   float sum = 0, across = 0, down = 0, both = 0;
 
-  __device__ void add(float value, int k, int r) {
-    sum += value;
-    across = fmaf(k, value, across);
-    down = fmaf(r, value, down);
-    both = fmaf(k * r, value, both);
+  __device__ void add(float value, int k, int r) { add_column(value, r * value, k); }
+  __device__ void add_column(float column, float column_down, int k) {
+    sum += column;
+    across = fmaf(k, column, across);
+    down += column_down;
+    both = fmaf(k, column_down, both);
   }
   __device__ void subtract(float factor, const Moments& other) {
     sum = fmaf(-factor, other.sum, sum);
     across = fmaf(-factor, other.across, across);
     down = fmaf(-factor, other.down, down);
     both = fmaf(-factor, other.both, both);
+  }
+  // In shared memory, `blockDim.x` floats apart.
+  __device__ void store(float* to) const {
+    const int step = blockDim.x;
+    to[0] = sum, to[step] = across, to[2 * step] = down, to[3 * step] = both;
+  }
+  __device__ static Moments load(const float* from) {
+    const int step = blockDim.x;
+    return {from[0], from[step], from[2 * step], from[3 * step]};
   }
   // The sum of value * logit.
   __device__ float dot(const Surface& surface) const {
@@ -52,6 +49,9 @@ struct Moments {
 // The four elements around a cell: upper left, upper right, lower left, lower right.
 struct Corners {
   float values[4];
+
+  __device__ float lowest() const { return fminf(fminf(values[0], values[1]), fminf(values[2], values[3])); }
+  __device__ float highest() const { return fmaxf(fmaxf(values[0], values[1]), fmaxf(values[2], values[3])); }
 };
 
 // Where a patch lies between its elements: its first pixel, and the distance of pixels.

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kMaxLanes = 32;  // a warp
 constexpr int64_t kMaxCellsAcross = 32;
+constexpr int kFewClasses = 8;  // whose gradients are exchanged at a time; rather than fewer, logits are read again
 
 // Pixels between two neighbouring elements of an axis, at the most.
 int64_t longest_interval(const Bilinear& axis) {
@@ -34,15 +35,21 @@ struct Series {
   int64_t bytes() const { return SeriesLossMemory(args).end * static_cast<int64_t>(sizeof(float)); }
 };
 
-// Classes at a time, so that `blocks` thread blocks fit a multiprocessor; 0 where not even one class fits.
-int64_t choose_chunk(Series& series, const Device& device, int blocks) {
+// Chooses how many classes are in shared memory at a time, so that `blocks` thread blocks fit a multiprocessor. False
+// where not even one class fits.
+bool choose_chunks(Series& series, const Device& device, int blocks) {
+  SeriesLossArgs& args = series.args;
   const int64_t most = std::min<int64_t>(device.shared_bytes_a_block, device.shared_bytes / blocks - 1024);
-  const int64_t classes = series.args.loss.classes;
-  series.args.chunk = 0;
-  const int64_t fixed = series.bytes();
-  series.args.chunk = 1;
-  const int64_t fit = (most - fixed) / (series.bytes() - fixed);
-  return fit < 1 ? 0 : ceil_div(classes, ceil_div(classes, fit));
+  const int32_t classes = args.loss.classes;
+  for (const bool all_staged : {true, false}) {
+    for (int32_t chunks = 1; chunks <= classes; ++chunks) {
+      args.chunk = static_cast<int32_t>(ceil_div(classes, chunks));
+      args.staged = all_staged ? classes : args.chunk;
+      if (all_staged && args.chunk < std::min(kFewClasses, classes)) break;
+      if (series.bytes() <= most) return true;
+    }
+  }
+  return false;
 }
 
 // How long the tile's blocks keep the busiest multiprocessor, in warps.
@@ -78,6 +85,7 @@ bool choose_series(const CrossEntropyArgs& args, Series& series) {
   const int64_t height = longest_interval(args.rows), width = longest_interval(args.columns);
   const int64_t plane = args.rows.input_size * args.columns.input_size;
   // With fewer pixels the series are too short.
+  if (args.rows.scale > args.rows.divisor || args.columns.scale > args.columns.divisor) return false;
   if (plane > 1 << 30 || args.rows.output_size * args.columns.output_size < 2 * plane) return false;
   series.kernel = height <= 4 && width <= 4 ? series_loss_4x4 : series_loss_4x8;
   const int64_t lanes_across = power_of_two_from(ceil_div(width, series.kernel.across));
@@ -85,15 +93,17 @@ bool choose_series(const CrossEntropyArgs& args, Series& series) {
   if (lanes > kMaxLanes) return false;
   series.args = {};
   series.args.loss = args;
+  series.args.pixels = series.kernel.across * series.kernel.down;
   series.args.overlap = args.mode != LossMode::kLoss;
   series.args.lanes = static_cast<int32_t>(lanes);
   series.args.lanes_across = static_cast<int32_t>(lanes_across);
   const Device device = current_device();
   choose_tile(series, device);
-  int64_t chunk = choose_chunk(series, device, series.kernel.blocks);
-  if (!chunk) chunk = choose_chunk(series, device, 1);
-  series.args.chunk = static_cast<int32_t>(chunk);
-  return chunk > 0;
+  const double rows = static_cast<double>(args.rows.scale) / args.rows.divisor,
+               columns = static_cast<double>(args.columns.scale) / args.columns.divisor;
+  // The ratio of powers from row to row of a patch must be finite in all of its columns.
+  series.args.deep = static_cast<float>(-std::min(100.0, 125 / std::max(rows * (1 + 6 * columns), 1e-3)));
+  return choose_chunks(series, device, series.kernel.blocks) || choose_chunks(series, device, 1);
 }
 
 }  // namespace

@@ -19,19 +19,26 @@ class Patch {
   static constexpr int kColumns = kAcross, kRows = kDown, kPixels = kAcross * kDown;
   static_assert(kPixels <= 32, "a bit each");
 
-  // Where it starts, among pixels and in a map [N, H, W], and how many columns and rows of it there are.
-  int64_t first;
-  int32_t columns, rows;
+  int64_t first;                   // its first pixel's index in a map [N, H, W]
   uint32_t valid = 0, active = 0;  // a bit for each pixel that is not ignored; that is confident, too
 
   // `shared` is the block's memory for a thread's own numbers.
   __device__ Patch(const SeriesLossArgs& args, const SeriesLossMemory& memory, float* shared)
       : labels_(reinterpret_cast<uint32_t*>(shared + memory.labels) + threadIdx.x),
-        weights_(shared + memory.pixels + threadIdx.x),
+        numbers_(shared + memory.pixels + threadIdx.x),
         marks_(reinterpret_cast<int*>(shared + memory.marks) + threadIdx.x),
         weighted_(args.weighted()) {}
 
-  __device__ bool has(int k, int r) const { return k < columns && r < rows; }
+  // Where it starts in a map [N, H, W], and how many columns and rows of it there are.
+  __device__ void set_pixels(int64_t first_pixel, int32_t columns, int32_t rows) {
+    first = first_pixel;
+    const uint32_t column = rows <= 0 ? 0 : ~0u >> (32 - min(rows, kDown));
+    present_ = 0;
+#pragma unroll
+    for (int k = 0; k < kAcross; ++k) present_ |= k < columns ? column << k * kDown : 0;
+  }
+
+  __device__ bool has(int p) const { return present_ >> p & 1; }
   __device__ bool is_active(int p) const { return active >> p & 1; }
   __device__ uint32_t four_labels(int p) const { return labels_[p / 4 * blockDim.x]; }
   __device__ void set_four_labels(int p, uint32_t four) const { labels_[p / 4 * blockDim.x] = four; }
@@ -44,6 +51,7 @@ class Patch {
   template <class Label>
   __device__ void read(const CrossEntropyArgs& args) {
     const Label* target = static_cast<const Label*>(args.target) + first;
+    const uint32_t classes = args.classes, ignored = ignored_code<Label>(args);
     uint32_t labels[kPixels / 4] = {};
     bool wrong = false;
 #pragma unroll
@@ -51,11 +59,12 @@ class Patch {
 #pragma unroll
       for (int k = 0; k < kAcross; ++k) {
         const int p = k * kDown + r;
-        const Label label = has(k, r) ? target[k] : static_cast<Label>(args.ignore_index);
-        const bool counts = has(k, r) && label != args.ignore_index;
-        wrong |= counts && static_cast<uint64_t>(label) >= static_cast<uint64_t>(args.classes);
-        valid |= counts ? 1u << p : 0;
-        labels[p / 4] |= (static_cast<uint32_t>(label) & 255) << p % 4 * 8;
+        uint32_t code = kNone;
+        if (has(p)) code = code_of(target[k], args);
+        if (code == ignored) code = kNone;
+        wrong |= code >= classes && code != kNone;
+        valid |= code != kNone ? 1u << p : 0;
+        labels[p / 4] |= (code & 255) << p % 4 * 8;
       }
       target += args.columns.output_size;
     }
@@ -66,25 +75,11 @@ class Patch {
     if (args.confidence) read_confidences(args);
   }
 
-  // What pixels weigh beside their class; read once.
-  __device__ void read_weights(const CrossEntropyArgs& args) const {
-    if (!weighted_) return;
-#pragma unroll 8
-    for (int p = 0; p < kPixels; ++p) {
-      const int k = p / kDown, r = p % kDown;
-      float weight = 0;
-      if (has(k, r)) {
-        const int64_t i = pixel(args, k, r);
-        weight = args.pixel_weight ? args.pixel_weight[i] : 1.0f;
-        if (args.grad_output) weight *= args.grad_output[i];
-      }
-      weights_[p * blockDim.x] = weight;
-    }
-  }
-  __device__ float weight(int p) const { return weighted_ ? weights_[p * blockDim.x] : 1; }
+  // A number for each pixel.
+  __device__ float& number(int p) const { return numbers_[p * blockDim.x]; }
 
-  // Marks the pixels of classes first, first + 1, ... Where pixels have weights of their own, with a bit each; else it is
-  // enough to add up 1, k, r and k r, a byte each.
+  // Marks the pixels of classes first, first + 1, ... Where pixels have weights of their own, with a bit each; else it
+  // is enough to add up 1, k, r and k r, a byte each.
   __device__ void set_marks(int first, int chunk) const {
     for (int c = 0; c < chunk; ++c) marks_[c * blockDim.x] = 0;
     if (weighted_) {
@@ -94,7 +89,8 @@ class Patch {
     }
   }
 
-  // The moments of the weights of pixels of the c-th class that was marked; whether there are any.
+  // The moments of pixels of the c-th class that was marked, of their numbers where they have weights of their own;
+  // whether there are any.
   __device__ bool marked(int c, Moments& moments) const {
     uint32_t mark = marks_[c * blockDim.x];
     if (!mark) return false;
@@ -106,7 +102,7 @@ class Patch {
 #pragma unroll 1
     for (; mark; mark &= mark - 1) {
       const int p = __ffs(mark) - 1;
-      moments.add(weight(p), p / kDown, p % kDown);
+      moments.add(number(p), p / kDown, p % kDown);
     }
     return true;
   }
@@ -188,7 +184,7 @@ class Patch {
     for (int r = 0; r < kDown; ++r) {
 #pragma unroll
       for (int k = 0; k < kAcross; ++k) {
-        const float value = has(k, r) ? confidence[k] : args.threshold;
+        const float value = has(k * kDown + r) ? confidence[k] : args.threshold;
         if (!(value >= args.threshold)) active &= ~(1u << (k * kDown + r));
       }
       confidence += args.columns.output_size;
@@ -205,8 +201,22 @@ class Patch {
     }
   }
 
+  // A label as a number of 32 bits, which is a class only if the label is.
+  static constexpr uint32_t kNone = 256 + kNoLabel;  // ignored, or no pixel
+  __device__ static uint32_t code_of(uint8_t label, const CrossEntropyArgs&) { return label; }
+  __device__ static uint32_t code_of(int64_t label, const CrossEntropyArgs& args) {
+    if (label == args.ignore_index) return kNone;
+    return static_cast<uint64_t>(label) < 256 ? static_cast<uint32_t>(label) : 256;
+  }
+
+  template <class Label>
+  __device__ static uint32_t ignored_code(const CrossEntropyArgs& args) {
+    return sizeof(Label) == 1 && static_cast<uint64_t>(args.ignore_index) < 256 ? args.ignore_index : kNone;
+  }
+
+  uint32_t present_;  // a bit for each pixel that there is
   uint32_t* labels_;  // [kPixels / 4, threads], a byte each
-  float* weights_;    // [kPixels, threads]
+  float* numbers_;    // [kPixels, threads]
   int* marks_;        // [chunk, threads]
   bool weighted_;
 };

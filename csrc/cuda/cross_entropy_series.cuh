@@ -46,16 +46,16 @@ __device__ Place place_of(const SeriesLossArgs& args, const CellTile& tile, cons
   const int32_t i = tile.row + cell.down, j = tile.column + cell.across;
   const int32_t row = rows[cell.down] + cell.lane / args.lanes_across * Pixels::kRows;
   const int32_t column = columns[cell.across] + cell.lane % args.lanes_across * Pixels::kColumns;
-  patch.rows = cell.inside ? rows[cell.down + 1] - row : 0;
-  patch.columns = columns[cell.across + 1] - column;
-  patch.first = (tile.image * y.output_size + row) * x.output_size + column;
+  patch.set_pixels((tile.image * y.output_size + row) * x.output_size + column, columns[cell.across + 1] - column,
+                   cell.inside ? rows[cell.down + 1] - row : 0);
   const float down_divisor = 1 / static_cast<float>(y.divisor), across_divisor = 1 / static_cast<float>(x.divisor);
   Place place{static_cast<float>(x.numerator(column) - j * x.divisor) * across_divisor,
               static_cast<float>(y.numerator(row) - i * y.divisor) * down_divisor,
-              static_cast<float>(x.scale) * across_divisor, static_cast<float>(y.scale) * down_divisor};
+              static_cast<float>(x.scale) * across_divisor, static_cast<float>(y.scale) * down_divisor, 0};
   // Beyond the first and the last element there is one, which is to receive all.
   if (j < 0 || j + 1 >= x.input_size) place.across = j < 0, place.across_step = 0;
   if (i < 0 || i + 1 >= y.input_size) place.down = i < 0, place.down_step = 0;
+  place.both_step = place.across_step * place.down_step;
   return place;
 }
 
@@ -64,6 +64,22 @@ __device__ inline float log2_of_rest(float share) {
   const float series = fmaf(share, fmaf(share, fmaf(share, fmaf(share, 0.2f, 0.25f), 0.33333333f), 0.5f), 1.0f);
   return kLog2E * share * series;
 }
+
+// How a pixel's loss is weighed: `hard` its label's logit, `soft` and the class weight any class's.
+struct Weighing {
+  float hard, soft, class_sum;
+
+  __device__ explicit Weighing(const CrossEntropyArgs& args)
+      : hard(1 - args.label_smoothing), soft(args.label_smoothing / args.classes), class_sum(class_weight_sum(args)) {}
+
+  // Of all logits together.
+  __device__ float scale(float class_weight) const { return fmaf(hard, class_weight, soft * class_sum); }
+  // The part of the scale that is not the label's.
+  __device__ float soft_share(float class_weight) const {
+    const float part = soft * class_sum;
+    return part != 0 ? part / scale(class_weight) : 0;
+  }
+};
 
 // Where a thread's pixels are, and what it keeps of them from the first walk over the classes to the second.
 template <int kAcross, int kDown>
@@ -75,7 +91,6 @@ struct Worker {
   const Elements& elements;
   const Cell& cell;
   float* moments;  // [8, threads]: the gradient in the class left out; what smoothing takes off it in every class
-  float* numbers;  // [kPixels, threads]
   Pixels patch;
   Place place;
   int left_out;                 // the class; none, -1, where sums are deep
@@ -90,7 +105,6 @@ struct Worker {
         elements(elements),
         cell(cell),
         moments(shared + memory.moments + threadIdx.x),
-        numbers(shared + memory.pixels + threadIdx.x),
         patch(args, memory, shared),
         place(place_of(args, tile, cell, reinterpret_cast<const int32_t*>(shared + memory.rows),
                        reinterpret_cast<const int32_t*>(shared + memory.columns), patch)),
@@ -102,7 +116,6 @@ struct Worker {
     } else {
       patch.template read<int64_t>(loss);
     }
-    if (args.with_gradient()) patch.read_weights(loss);
   }
 
   // Once the elements' tops are there.
@@ -113,10 +126,10 @@ struct Worker {
   }
 
   __device__ Surface surface(int c) const { return place.surface(elements.staged(c, cell.element)); }
-  __device__ Surface surface_left_out() const {
-    if (left_out < 0) return {};
-    return args.staged == loss.classes ? surface(left_out) : place.surface(elements.read(left_out, cell.element));
+  __device__ Surface surface_of_any(int c) const {
+    return args.staged == loss.classes ? surface(c) : place.surface(elements.read(c, cell.element));
   }
+  __device__ Surface surface_left_out() const { return left_out < 0 ? Surface{} : surface_of_any(left_out); }
 
   // Adds staged classes to the sums.
   __device__ void sum_powers(int first, int chunk) {
@@ -131,40 +144,58 @@ struct Worker {
 
   // Makes losses of the sums, less the logits of labels that are not left out, and factors.
   __device__ void take_losses() {
-    const bool deep = left_out < 0;
-    const float share = 1 - loss.label_smoothing;
-    const float smoothing = loss.label_smoothing / loss.classes, weight_sum = class_weight_sum(loss);
+    if (!args.plain()) weigh();
+    if (left_out < 0) {
+      take_deep_losses();
+    } else if (args.plain()) {
+      take_losses([](int) { return 1.0f; }, 0);
+    } else {
+      take_losses([&](int p) { return patch.number(p); }, Weighing(loss).soft_share(class_weight_of(loss, left_out)));
+    }
+  }
+
+  // The scales of pixels, and what smoothing takes off the gradient in a class, but for the class weight.
+  __device__ void weigh() const {
+    const Weighing weighing(loss);
+    Moments smooth;
+#pragma unroll 4
+    for (int p = 0; p < Pixels::kPixels; ++p) {
+      float weight = 0, scale = 0;
+      if (patch.is_active(p)) {
+        weight = weight_of(p);
+        scale = weight * weighing.scale(class_weight_of(loss, Pixels::label_of(patch.four_labels(p), p)));
+      }
+      patch.number(p) = scale;
+      smooth.add(weight * weighing.soft, p / kDown, p % kDown);
+    }
+    if (loss.label_smoothing != 0) smooth.store(moments + 4 * blockDim.x);
+  }
+
+  // `scale_of` a pixel is constant where all count the same.
+  template <class Scale>
+  __device__ void take_losses(Scale scale_of, float soft_share) {
     const Surface logits = surface_left_out();
-    Moments mine, smooth;
+    Moments mine;
     float power = exp2f(logits.base), ratio = exp2f(logits.down);
     const float across = exp2f(logits.across), both = exp2f(logits.both);
 #pragma unroll
     for (int k = 0; k < kAcross; ++k) {
       float value = power, column = 0, column_down = 0;
+      const float top = fmaf(k, logits.across, logits.base), step = fmaf(k, logits.both, logits.down);
 #pragma unroll
       for (int r = 0; r < kDown; ++r) {
         const int p = k * kDown + r;
         const uint32_t four = patch.four_labels(p);
-        const int label = Pixels::label_of(four, p);
-        const bool active = patch.is_active(p), other = label != left_out;
-        const float weight = patch.weight(p), soft = weight * smoothing * weight_sum;
-        float hard = weight * share;
-        if (loss.class_weight && active) hard *= loss.class_weight[label];
-        const float scale = hard + soft;
+        const bool active = patch.is_active(p), other = Pixels::label_of(four, p) != left_out;
+        const float scale = scale_of(p), left = other ? scale : scale * soft_share;
         // Of the class left out, and how far the sum lies above it.
-        const float logit = logits.at(k, r), sum = sums[p] + value, others = __fdividef(sums[p], sum);
-        const float rest = deep ? sums[p] : others < 0.0625f ? log2_of_rest(others) : __log2f(sum) - logit;
-        total += active ? fmaf(scale, rest, (other ? scale : soft) * logit) : 0;
-        const float slope = active ? (other ? scale : soft) - scale * others : 0;
+        const float logit = fmaf(r, step, top), sum = sums[p] + value, others = __fdividef(sums[p], sum);
+        const float rest = others < 0.0625f ? log2_of_rest(others) : __log2f(sum) - logit;
+        const float slope = active ? left - scale * others : 0;
+        total += active ? fmaf(scale, rest, left * logit) : 0;
         column += slope;
         column_down = fmaf(r, slope, column_down);
-        if (deep) {
-          sums[p] = active && scale != 0 ? sums[p] - __log2f(fabsf(scale)) : -kLowest;
-          negative |= scale < 0 ? 1u << p : 0;
-        } else {
-          sums[p] = active ? __fdividef(scale, sum) : 0;
-        }
-        if (loss.label_smoothing != 0 && active) smooth.add(weight * smoothing, k, r);
+        sums[p] = active ? __fdividef(scale, sum) : 0;
         if (!(active && other)) patch.set_four_labels(p, four | kNoLabel << p % 4 * 8);
         value *= ratio;
       }
@@ -173,7 +204,22 @@ struct Worker {
       ratio *= both;
     }
     mine.store(moments);
-    if (loss.label_smoothing != 0) smooth.store(moments + 4 * blockDim.x);
+  }
+
+  // The same where sums are deep.
+  __device__ void take_deep_losses() {
+#pragma unroll
+    for (int p = 0; p < Pixels::kPixels; ++p) {
+      const float scale = !patch.is_active(p) ? 0 : args.plain() ? 1 : patch.number(p);
+      if (scale != 0) {
+        total = fmaf(scale, sums[p], total);
+        sums[p] -= __log2f(fabsf(scale));
+        negative |= scale < 0 ? 1u << p : 0;
+      } else {
+        sums[p] = -kLowest;
+      }
+      if (!patch.is_active(p)) patch.set_four_labels(p, patch.four_labels(p) | kNoLabel << p % 4 * 8);
+    }
   }
 
   // The gradient of class c, staged and marked at these places, as the cell's corners receive it. Takes the logits of
@@ -190,7 +236,9 @@ struct Worker {
     }
     Moments labels;
     if (patch.marked(marked, labels)) {
-      const float weight = (1 - loss.label_smoothing) * class_weight_of(loss, c);
+      // Where pixels have weights of their own, marked are scales.
+      const float class_weight = class_weight_of(loss, c), hard = (1 - loss.label_smoothing) * class_weight;
+      const float weight = args.weighted() ? 1 - Weighing(loss).soft_share(class_weight) : hard;
       gradient.subtract(weight, labels);
       total -= weight * labels.dot(logits);
     }
@@ -205,20 +253,29 @@ struct Worker {
   // Where no gradient is wanted: the losses, pixel by pixel.
   __device__ void write_losses() {
     const Surface logits = surface_left_out(), tops = place.surface(elements.tops(cell.element));
-    keep_rests(logits);
-#pragma unroll 1
+    const Weighing weighing(loss);
+    Surface smoothed{};
+    for (int c = 0; c < loss.classes && patch.active && weighing.soft != 0; ++c) {
+      smoothed.add(class_weight_of(loss, c), surface_of_any(c));
+    }
+    if (patch.active) keep_rests(logits);
+#pragma unroll 2
     for (int p = 0; p < Pixels::kPixels; ++p) {
       const int k = p / kDown, r = p % kDown;
-      if (!patch.has(k, r)) continue;
-      const int64_t i = patch.pixel(loss, k, r);
+      if (!patch.has(p)) continue;
       float value = 0, log_sum = 0;
       if (patch.is_active(p)) {
-        const float rest = numbers[p * blockDim.x], logit = logits.at(k, r);
-        log_sum = rest + logit + tops.at(k, r);
-        value = pixel_loss(k, r, Pixels::label_of(patch.four_labels(p), p), rest, logit);
-        if (loss.pixel_weight) value *= loss.pixel_weight[i];
+        const int label = Pixels::label_of(patch.four_labels(p), p);
+        const float rest = patch.number(p), logit = logits.at(k, r);
+        const float hard = label == left_out ? rest : rest + logit - surface_of_any(label).at(k, r);
+        log_sum = rest + logit;
+        value = weighing.hard * class_weight_of(loss, label) * hard;
+        value += weighing.soft * (weighing.class_sum * log_sum - smoothed.at(k, r));
+        value *= weight_of(p);
+        log_sum += tops.at(k, r);
       }
       total += value;
+      const int64_t i = patch.pixel(loss, k, r);
       if (loss.pixel_loss) loss.pixel_loss[i] = value * kLn2;
       if (loss.log_sum) loss.log_sum[i] = log_sum * kLn2;
     }
@@ -236,7 +293,7 @@ struct Worker {
       for (int r = 0; r < kDown; ++r) {
         const float own = sums[k * kDown + r], sum = own + value, others = __fdividef(own, sum);
         const float rest = others < 0.0625f ? log2_of_rest(others) : __log2f(sum) - logits.at(k, r);
-        numbers[(k * kDown + r) * blockDim.x] = left_out < 0 ? own : rest;
+        patch.number(k * kDown + r) = left_out < 0 ? own : rest;
         value *= ratio;
       }
       power *= across;
@@ -244,16 +301,11 @@ struct Worker {
     }
   }
 
-  __device__ float pixel_loss(int k, int r, int label, float rest, float logit) const {
-    const auto logit_of = [&](int c) { return place.surface(elements.read(c, cell.element)).at(k, r); };
-    float value = rest;
-    if (label != left_out) value += logit - logit_of(label);
-    value *= (1 - loss.label_smoothing) * class_weight_of(loss, label);
-    if (loss.label_smoothing == 0) return value;
-    float smoothed = 0;
-#pragma unroll 1
-    for (int c = 0; c < loss.classes; ++c) smoothed += class_weight_of(loss, c) * (rest + logit - logit_of(c));
-    return value + loss.label_smoothing / loss.classes * smoothed;
+  // What a pixel weighs beside its class.
+  __device__ float weight_of(int p) const {
+    const int64_t i = patch.pixel(loss, p / kDown, p % kDown);
+    const float weight = loss.pixel_weight ? loss.pixel_weight[i] : 1.0f;
+    return loss.grad_output ? weight * loss.grad_output[i] : weight;
   }
 };
 
@@ -296,30 +348,44 @@ class Gatherer {
     place_ = tile.image * args.loss.classes * size_ + row * width + column;
   }
 
-  // Writes classes first, first + 1, ...: the sum of the four cells around the element; without `planes` zeros.
+  // Writes classes first, first + 1, ...: the sum of the four cells around the element.
   __device__ void write(int first, int chunk, const float* planes) const {
-    if (!own_) return;
-    if (args_.loss.mode == LossMode::kLossAndGradient || args_.loss.type == ElementType::kFloat) {
-      write_as<float>(first, chunk, planes);
-    } else if (args_.loss.type == ElementType::kHalf) {
-      write_as<__half>(first, chunk, planes);
-    } else {
-      write_as<__nv_bfloat16>(first, chunk, planes);
-    }
+    const float* below = planes + 4 * part_ * plane_ + cell_;
+    const float *right = below + plane_ - 1, *lower = below + 2 * plane_ - args_.cells_across,
+                *last = lower + plane_ - 1;
+    const int32_t step = 4 * args_.lanes * plane_;
+    write_each(first, chunk, [&] {
+      const float sum = ((*last + *lower) + *right) + *below;
+      below += step, right += step, lower += step, last += step;
+      return sum;
+    });
+  }
+
+  __device__ void write_zeros() const {
+    write_each(0, args_.loss.classes, [] { return 0.0f; });
   }
 
  private:
-  template <class Gradient>
-  __device__ void write_as(int first, int chunk, const float* planes) const {
+  template <class Value>
+  __device__ void write_each(int first, int chunk, Value value) const {
+    if (!own_) return;
+    if (args_.loss.mode == LossMode::kLossAndGradient || args_.loss.type == ElementType::kFloat) {
+      write_as<float>(first, chunk, value);
+    } else if (args_.loss.type == ElementType::kHalf) {
+      write_as<__half>(first, chunk, value);
+    } else {
+      write_as<__nv_bfloat16>(first, chunk, value);
+    }
+  }
+
+  template <class Gradient, class Value>
+  __device__ void write_as(int first, int chunk, Value value) const {
     Gradient* gradient = static_cast<Gradient*>(args_.loss.gradient) + place_ + (first + part_) * size_;
-    const float* below = planes + 4 * part_ * plane_ + cell_;
+    const int64_t step = args_.lanes * size_;
 #pragma unroll 4
     for (int c = part_; c < chunk; c += args_.lanes) {
-      const float* const above = below - args_.cells_across;
-      const float sum = planes ? ((above[3 * plane_ - 1] + above[2 * plane_]) + below[plane_ - 1]) + below[0] : 0.0f;
-      *gradient = from_float<Gradient>(sum);
-      gradient += args_.lanes * size_;
-      below += 4 * args_.lanes * plane_;
+      *gradient = from_float<Gradient>(value());
+      gradient += step;
     }
   }
 
@@ -392,7 +458,7 @@ __global__ void __launch_bounds__(kSeriesThreads, kBlocks)
     if (worker.patch.active) worker.take_losses();
     walk_gradients(args, memory, tile, elements, cell, worker, shared);
   } else {
-    Gatherer(args, memory, tile).write(0, args.loss.classes, nullptr);
+    Gatherer(args, memory, tile).write_zeros();
   }
   if (args.loss.mode == LossMode::kGradient) return;
   LossTotals totals{};

@@ -23,7 +23,9 @@ struct SeriesLossArgs {
   __host__ __device__ int32_t threads() const { return (cells() * lanes + 31) / 32 * 32; }
   __host__ __device__ int64_t blocks() const { return loss.count * tiles_down * tiles_across; }
   __host__ __device__ bool with_gradient() const { return loss.mode != LossMode::kLoss; }
+  // Whether pixels have weights of their own; whether all count the same.
   __host__ __device__ bool weighted() const { return loss.pixel_weight || loss.grad_output; }
+  __host__ __device__ bool plain() const { return !weighted() && !loss.class_weight && loss.label_smoothing == 0; }
 };
 
 // Where things lie in a block's shared memory, in units of 4 bytes.
@@ -46,7 +48,7 @@ struct SeriesLossMemory {
     labels = values + args.staged * elements;
     moments = labels + args.pixels / 4 * threads;
     pixels = moments + (args.loss.label_smoothing != 0 ? 8 : 4) * threads;
-    marks = pixels + (args.weighted() || !args.with_gradient() ? args.pixels * threads : 0);
+    marks = pixels + (args.plain() && args.with_gradient() ? 0 : args.pixels * threads);
     corners = marks + chunk * threads;
     end = corners + chunk * 4 * plane;
   }

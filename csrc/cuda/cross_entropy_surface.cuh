@@ -12,6 +12,12 @@ struct Surface {
   float base, across, down, both;
 
   __device__ float at(int k, int r) const { return fmaf(r, fmaf(k, both, down), fmaf(k, across, base)); }
+  __device__ void add(float factor, const Surface& other) {
+    base = fmaf(factor, other.base, base);
+    across = fmaf(factor, other.across, across);
+    down = fmaf(factor, other.down, down);
+    both = fmaf(factor, other.both, both);
+  }
 };
 
 // Sums of a value over pixels: of itself, and times k, r and k r.
@@ -56,14 +62,14 @@ struct Corners {
 
 // Where a patch lies between its elements: its first pixel, and the distance of pixels.
 struct Place {
-  float across, down, across_step, down_step;
+  float across, down, across_step, down_step, both_step;  // the last one the product of the steps
 
   __device__ Surface surface(const Corners& corners) const {
     const float (&v)[4] = corners.values;
     const float right = v[1] - v[0], below = v[2] - v[0], twist = (v[3] - v[2]) - right;
     const float slope = fmaf(across, twist, below);
     return {fmaf(down, slope, fmaf(across, right, v[0])), across_step * fmaf(down, twist, right), down_step * slope,
-            across_step * down_step * twist};
+            both_step * twist};
   }
 
   // What pixels give to the elements, each by its distance.

@@ -50,13 +50,13 @@ struct CellTile {
 // element.
 class Elements {
  public:
-  __device__ Elements(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile, float* shared)
-      : count(memory.elements),
+  __device__ Elements(const SeriesLossArgs& args, const CellTile& tile, float* shared)
+      : count(args.elements()),
         width(args.cells_across + 1),
         classes_(args.loss.classes),
         plane_(static_cast<int32_t>(args.loss.rows.input_size * args.loss.columns.input_size)),
-        tops_(shared + memory.tops),
-        values_(shared + memory.values),
+        tops_(shared + args.memory.tops),
+        values_(shared + args.memory.values),
         logits_(AnyLogits{args.loss.logits, args.loss.type} + tile.image * classes_ * plane_) {
     const int32_t height = static_cast<int32_t>(args.loss.rows.input_size),
                   row_floats = static_cast<int32_t>(args.loss.columns.input_size);

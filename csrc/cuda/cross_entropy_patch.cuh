@@ -23,10 +23,10 @@ class Patch {
   uint32_t valid = 0, active = 0;  // a bit for each pixel that is not ignored; that is confident, too
 
   // `shared` is the block's memory for a thread's own numbers.
-  __device__ Patch(const SeriesLossArgs& args, const SeriesLossMemory& memory, float* shared)
-      : labels_(reinterpret_cast<uint32_t*>(shared + memory.labels) + threadIdx.x),
-        numbers_(shared + memory.pixels + threadIdx.x),
-        marks_(reinterpret_cast<int*>(shared + memory.marks) + threadIdx.x),
+  __device__ Patch(const SeriesLossArgs& args, float* shared)
+      : labels_(reinterpret_cast<uint32_t*>(shared + args.memory.labels) + threadIdx.x),
+        numbers_(shared + args.memory.pixels + threadIdx.x),
+        marks_(reinterpret_cast<int*>(shared + args.memory.marks) + threadIdx.x),
         weighted_(args.weighted()) {}
 
   // Where it starts in a map [N, H, W], and how many columns and rows of it there are.

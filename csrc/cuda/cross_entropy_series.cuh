@@ -98,16 +98,16 @@ struct Worker {
   float total;                  // loss in units of log2
   uint32_t negative;            // a bit for each negative factor
 
-  __device__ Worker(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile,
-                    const Elements& elements, const Cell& cell, float* shared)
+  __device__ Worker(const SeriesLossArgs& args, const CellTile& tile, const Elements& elements, const Cell& cell,
+                    float* shared)
       : args(args),
         loss(args.loss),
         elements(elements),
         cell(cell),
-        moments(shared + memory.moments + threadIdx.x),
-        patch(args, memory, shared),
-        place(place_of(args, tile, cell, reinterpret_cast<const int32_t*>(shared + memory.rows),
-                       reinterpret_cast<const int32_t*>(shared + memory.columns), patch)),
+        moments(shared + args.memory.moments + threadIdx.x),
+        patch(args, shared),
+        place(place_of(args, tile, cell, reinterpret_cast<const int32_t*>(shared + args.memory.rows),
+                       reinterpret_cast<const int32_t*>(shared + args.memory.columns), patch)),
         left_out(-1),
         total(0),
         negative(0) {
@@ -252,7 +252,8 @@ struct Worker {
 
   // Where no gradient is wanted: the losses, pixel by pixel.
   __device__ void write_losses() {
-    const Surface logits = surface_left_out(), tops = place.surface(elements.tops(cell.element));
+    const Surface logits = surface_left_out();
+    const Surface tops = patch.active ? place.surface(elements.tops(cell.element)) : Surface{};
     const Weighing weighing(loss);
     Surface smoothed{};
     for (int c = 0; c < loss.classes && patch.active && weighing.soft != 0; ++c) {
@@ -309,15 +310,15 @@ struct Worker {
   }
 };
 
-// Adds what the lanes of a cell have for its corners and puts it into shared memory. All threads of a warp must call.
-__device__ void give(const Corners& corners, const SeriesLossArgs& args, const SeriesLossMemory& memory,
-                     const Cell& cell, float* planes) {
+// Adds what the lanes of a cell have for its corners and puts it into shared memory. All threads of a warp must
+// call.
+__device__ void give(const Corners& corners, const SeriesLossArgs& args, const Cell& cell, float* planes) {
   const float (&v)[4] = corners.values;
   float* const plane = planes + cell.index;
   if (args.lanes == 1) {
     if (!cell.inside) return;
 #pragma unroll
-    for (int corner = 0; corner < 4; ++corner) plane[corner * memory.plane] = v[corner];
+    for (int corner = 0; corner < 4; ++corner) plane[corner * args.memory.plane] = v[corner];
     return;
   }
   // Each lane keeps the corners of one side, then one of these.
@@ -326,20 +327,20 @@ __device__ void give(const Corners& corners, const SeriesLossArgs& args, const S
   const float below = (right ? v[3] : v[2]) + __shfl_xor_sync(~0u, right ? v[2] : v[3], 1);
   if (args.lanes == 2) {
     if (!cell.inside) return;
-    plane[right * memory.plane] = above;
-    plane[(2 + right) * memory.plane] = below;
+    plane[right * args.memory.plane] = above;
+    plane[(2 + right) * args.memory.plane] = below;
     return;
   }
   float sum = (lower ? below : above) + __shfl_xor_sync(~0u, lower ? above : below, 2);
   for (int lanes = 4; lanes < args.lanes; lanes *= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
-  if (cell.inside && cell.lane < 4) plane[cell.lane * memory.plane] = sum;
+  if (cell.inside && cell.lane < 4) plane[cell.lane * args.memory.plane] = sum;
 }
 
 // What an element's thread writes: the gradient in every `lanes`th class.
 class Gatherer {
  public:
-  __device__ Gatherer(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile)
-      : args_(args), plane_(memory.plane), cell_(threadIdx.x % args.cells()), part_(threadIdx.x / args.cells()) {
+  __device__ Gatherer(const SeriesLossArgs& args, const CellTile& tile)
+      : args_(args), plane_(args.memory.plane), cell_(threadIdx.x % args.cells()), part_(threadIdx.x / args.cells()) {
     const int32_t down = cell_ / args.cells_across, across = cell_ % args.cells_across;
     const int32_t row = tile.row + down, column = tile.column + across;
     const int64_t height = args.loss.rows.input_size, width = args.loss.columns.input_size;
@@ -413,10 +414,10 @@ __device__ void walk_sums(const SeriesLossArgs& args, const Elements& elements, 
 
 // The second walk. For the whole block.
 template <class Worker>
-__device__ void walk_gradients(const SeriesLossArgs& args, const SeriesLossMemory& memory, const CellTile& tile,
-                               const Elements& elements, const Cell& cell, Worker& worker, float* shared) {
-  float* const planes = shared + memory.corners;
-  const Gatherer gatherer(args, memory, tile);
+__device__ void walk_gradients(const SeriesLossArgs& args, const CellTile& tile, const Elements& elements,
+                               const Cell& cell, Worker& worker, float* shared) {
+  float* const planes = shared + args.memory.corners;
+  const Gatherer gatherer(args, tile);
   const int classes = args.loss.classes;
   const bool all_staged = args.staged == classes;
   for (int first = 0; first < classes; first += args.chunk) {
@@ -428,7 +429,7 @@ __device__ void walk_gradients(const SeriesLossArgs& args, const SeriesLossMemor
     for (int c = 0; c < chunk; ++c) {
       Corners corners{};
       if (worker.patch.active) corners = worker.take_gradient(first + c, all_staged ? first + c : c, c);
-      give(corners, args, memory, cell, planes + 4 * c * memory.plane);
+      give(corners, args, cell, planes + 4 * c * args.memory.plane);
     }
     __syncthreads();
     gatherer.write(first, chunk, planes);
@@ -439,14 +440,13 @@ template <int kAcross, int kDown, int kBlocks, bool kWithGradient>
 __global__ void __launch_bounds__(kSeriesThreads, kBlocks)
     cross_entropy_series(const __grid_constant__ SeriesLossArgs args) {
   MASKMATCH_DYNAMIC_SHARED(shared);
-  const SeriesLossMemory memory(args);
   const CellTile tile(args);
   const Cell cell(args, tile);
-  const Elements elements(args, memory, tile, shared);
-  tile.fill(args, reinterpret_cast<int32_t*>(shared + memory.rows),
-            reinterpret_cast<int32_t*>(shared + memory.columns));
+  const Elements elements(args, tile, shared);
+  tile.fill(args, reinterpret_cast<int32_t*>(shared + args.memory.rows),
+            reinterpret_cast<int32_t*>(shared + args.memory.columns));
   __syncthreads();
-  Worker<kAcross, kDown> worker(args, memory, tile, elements, cell, shared);
+  Worker<kAcross, kDown> worker(args, tile, elements, cell, shared);
   const bool any = __syncthreads_or(worker.patch.active != 0);
   if (any) {
     elements.find_tops();
@@ -456,9 +456,9 @@ __global__ void __launch_bounds__(kSeriesThreads, kBlocks)
     worker.write_losses();
   } else if (any) {
     if (worker.patch.active) worker.take_losses();
-    walk_gradients(args, memory, tile, elements, cell, worker, shared);
+    walk_gradients(args, tile, elements, cell, worker, shared);
   } else {
-    Gatherer(args, memory, tile).write_zeros();
+    Gatherer(args, tile).write_zeros();
   }
   if (args.loss.mode == LossMode::kGradient) return;
   LossTotals totals{};

@@ -32,7 +32,7 @@ struct Series {
   SeriesLossKernel kernel;
   SeriesLossArgs args;
 
-  int64_t bytes() const { return SeriesLossMemory(args).end * static_cast<int64_t>(sizeof(float)); }
+  int64_t bytes() const { return args.memory.end * static_cast<int64_t>(sizeof(float)); }
 };
 
 // Chooses how many classes are in shared memory at a time, so that `blocks` thread blocks fit a multiprocessor. False
@@ -46,6 +46,7 @@ bool choose_chunks(Series& series, const Device& device, int blocks) {
       args.chunk = static_cast<int32_t>(ceil_div(classes, chunks));
       args.staged = all_staged ? classes : args.chunk;
       if (all_staged && args.chunk < std::min(kFewClasses, classes)) break;
+      args.lay_out();
       if (series.bytes() <= most) return true;
     }
   }

@@ -5,6 +5,7 @@
 #include <cassert>
 
 #include "cross_entropy_tile.cuh"
+#include "cross_entropy_weights.cuh"
 #include "resized.cuh"
 
 namespace maskmatch::cuda {
@@ -63,18 +64,6 @@ __device__ void read_pixels(const CrossEntropyArgs& args, const LossStrip& strip
       }
     }
   }
-}
-
-__device__ float class_weight_of(const CrossEntropyArgs& args, int c) {
-  return args.class_weight ? args.class_weight[c] : 1.0f;
-}
-
-// C without weights; used by label smoothing alone.
-__device__ float class_weight_sum(const CrossEntropyArgs& args) {
-  if (!args.class_weight || args.label_smoothing == 0) return static_cast<float>(args.classes);
-  float sum = 0;
-  for (int c = 0; c < args.classes; ++c) sum += args.class_weight[c];
-  return sum;
 }
 
 // The sum over classes of weighted logits in units of log2, for label smoothing: top + fraction * step.

@@ -10,7 +10,7 @@ namespace maskmatch::cuda {
 constexpr int kThreads = 512;  // of a block, in every kernel of the operator
 
 // The thread block's sum, in thread 0; every thread must call this.
-__device__ inline LossTotals block_sum(LossTotals totals) {
+static __device__ LossTotals block_sum(LossTotals totals) {
   __shared__ LossTotals warps[kThreads / 32];
   for (int offset = 16; offset > 0; offset /= 2) {
     totals.loss += __shfl_down_sync(~0u, totals.loss, offset);
@@ -19,7 +19,7 @@ __device__ inline LossTotals block_sum(LossTotals totals) {
   }
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = totals;
   __syncthreads();
-  for (int warp = 1; warp < kThreads / 32 && threadIdx.x == 0; ++warp) {
+  for (int warp = 1; warp < static_cast<int>(blockDim.x / 32) && threadIdx.x == 0; ++warp) {
     totals.loss += warps[warp].loss;
     totals.valid += warps[warp].valid;
     totals.confident += warps[warp].confident;

@@ -12,7 +12,10 @@ static std::string cuda_architectures() { return MASKMATCH_CUDA_ARCHS; }
 static std::string cuda_version() {
   return std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
 }
-static std::string cuda_forms() { return std::string("multiscale_pseudo_label:") + pseudo_label_form.load(); }
+static std::string cuda_forms() {
+  return std::string("multiscale_pseudo_label:") + pseudo_label_form.load() +
+         " upsample_cross_entropy:" + cross_entropy_form.load();
+}
 
 }  // namespace maskmatch::cuda
 

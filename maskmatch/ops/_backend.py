@@ -143,7 +143,7 @@ def info() -> dict[str, Any]:
 
     `backend` is the choice, `available` what can be chosen, `problems` why the rest cannot be; `instruction_sets`
     are those compiled for the CPU, `instruction_set` the one in use, `cuda_architectures` those compiled for, and
-    `cuda_forms` says which form of an operator ran last: `series` is the fast one of multiscale_pseudo_label.
+    `cuda_forms` says which form of an operator ran last: `series` is the fast one.
     """
     sets, chosen, architectures, forms = [], None, [], {}
     if _library.problems["cpp"] is None:

@@ -67,12 +67,39 @@ MUTANTS = [
            "thread <= x_end - x_first", "thread < x_end - x_first"),
     Mutant("pixels between tiles counted twice", "upsample_cross_entropy",
            "strip.low >= tile.top && sample.low >= tile.left", "true"),
+    Mutant("barrier before the corners are gathered removed", "cross_entropy_series_4x8",
+           "    __syncthreads();\n    gatherer.write(", "    gatherer.write("),
+    Mutant("barrier before the next classes' corners removed", "cross_entropy_series_4x8",
+           "if (first > 0 || !all_staged) __syncthreads();", ""),
+    Mutant("barrier after the elements are read removed", "cross_entropy_series_4x8",
+           "elements.stage(first, chunk);\n    __syncthreads();", "elements.stage(first, chunk);"),
+    Mutant("cells between tiles counted twice", "cross_entropy_series_4x8",
+           "inside && (down > 0 || tile.first_down) && (across > 0 || tile.first_across)", "inside"),
+    Mutant("pixels of the next cell taken", "cross_entropy_series_4x8", "k < columns ? column << k * kDown : 0",
+           "column << k * kDown"),
+    Mutant("some lanes of a cell left out", "cross_entropy_series_4x8", "int lanes = 4; lanes", "int lanes = 8; lanes"),
+    Mutant("the left and the right corner swapped", "cross_entropy_series_4x8",
+           "plane[right * args.memory.plane]", "plane[!right * args.memory.plane]"),
+    Mutant("pixels before the first element in its cell", "cross_entropy_series_4x8",
+           "if (i > 0 || axis.offset >= 0) return", "return"),
+    Mutant("a series' ratio the same in all columns", "cross_entropy_series_4x8",
+           "place.both_step = place.across_step * place.down_step", "place.both_step = 0"),
+    Mutant("the class left out summed up, too", "cross_entropy_series_4x8", "if (left_out) power = 0;", ""),
+    Mutant("deep cells not looked for", "cross_entropy_series_4x8", "if (!(lowest.lowest() < limit)) return false;",
+           "return false;"),
     Mutant("half of the warp's sums lost", "upsample_cross_entropy", "int offset = 16;", "int offset = 8;"),
 ]  # fmt: skip
 
 
 # Those that include others first.
 HEADERS = (
+    "cross_entropy_general.cuh",
+    "cross_entropy_series.cuh",
+    "cross_entropy_corners.cuh",
+    "cross_entropy_worker.cuh",
+    "cross_entropy_cells.cuh",
+    "cross_entropy_patch.cuh",
+    "cross_entropy_surface.cuh",
     "cross_entropy_gradient.cuh",
     "cross_entropy_strip.cuh",
     "cross_entropy_sums.cuh",
@@ -122,14 +149,18 @@ def check(emulator: emulated.Emulated) -> None:
     confidence = torch.rand(target.shape, generator=generator)
     confidence[:, :, 30:90] = 0  # a part without any confident pixel
     options = (target, confidence, 0.5, None, None, 255, 0.1, False)
-    logits = torch.randn(2, 5, 10, 65, generator=generator).requires_grad_()
-    for normalize in ("all", "confident", "none"):
-        results = []
-        for function in (emulator.upsample_cross_entropy, reference.upsample_cross_entropy):
-            loss = function(logits, *options, normalize, None)
-            scale = 1 if normalize == "none" else target.numel()  # as the tolerance is an absolute one too
-            results.append((loss.detach(), *torch.autograd.grad(scale * loss.sum(), logits)))
-        compare(*results)
+    # Cells of one, two and many lanes, classes in one go and in several, and what the fast form does not take.
+    for classes, *size in ((5, 10, 65), (5, 6, 17), (5, 2, 9), (30, 10, 65), (5, 41, 66)):
+        logits = torch.randn(2, classes, *size, generator=generator)
+        logits[0, 3, 1:2] = -300
+        logits.requires_grad_()
+        for normalize in ("all", "confident", "none"):
+            results = []
+            for function in (emulator.upsample_cross_entropy, reference.upsample_cross_entropy):
+                loss = function(logits, *options, normalize, None)
+                scale = 1 if normalize == "none" else target.numel()  # as the tolerance is an absolute one too
+                results.append((loss.detach(), *torch.autograd.grad(scale * loss.sum(), logits)))
+            compare(*results)
 
 
 def compare(got: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> None:

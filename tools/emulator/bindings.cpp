@@ -179,7 +179,9 @@ std::vector<std::tuple<int64_t, int64_t, std::string, int64_t>> take_profile() {
   return result;
 }
 
-std::map<std::string, std::string> forms() { return {{"multiscale_pseudo_label", pseudo_label_form.load()}}; }
+std::map<std::string, std::string> forms() {
+  return {{"multiscale_pseudo_label", pseudo_label_form.load()}, {"upsample_cross_entropy", cross_entropy_form.load()}};
+}
 
 }  // namespace
 

@@ -101,9 +101,12 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+inline int __ffs(uint32_t bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline float __fdividef(float dividend, float divisor) { return dividend / divisor; }
 using std::max;
 using std::min;
 
 #define exp2f(x) emulator::counted(std::exp2(static_cast<float>(x)))
 #define log2f(x) emulator::counted(std::log2(static_cast<float>(x)))
+#define __log2f(x) log2f(x)

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kMaxLanes = 32;  // a warp
 constexpr int64_t kMaxCellsAcross = 32;
+constexpr int64_t kReserved = 2048;  // bytes of a block's shared memory for the system and what is static
 constexpr int kFewClasses = 8;  // whose gradients are exchanged at a time; rather than fewer, logits are read again
 
 // Pixels between two neighbouring elements of an axis, at the most.
@@ -39,7 +40,7 @@ struct Series {
 // where not even one class fits.
 bool choose_chunks(Series& series, const Device& device, int blocks) {
   SeriesLossArgs& args = series.args;
-  const int64_t most = std::min<int64_t>(device.shared_bytes_a_block, device.shared_bytes / blocks - 1024);
+  const int64_t most = std::min<int64_t>(device.shared_bytes_a_block, device.shared_bytes / blocks) - kReserved;
   const int32_t classes = args.loss.classes;
   for (const bool all_staged : {true, false}) {
     for (int32_t chunks = 1; chunks <= classes; ++chunks) {
@@ -85,7 +86,7 @@ void choose_tile(Series& series, const Device& device) {
 bool choose_series(const CrossEntropyArgs& args, Series& series) {
   const int64_t height = longest_interval(args.rows), width = longest_interval(args.columns);
   const int64_t plane = args.rows.input_size * args.columns.input_size;
-  // With fewer pixels the series are too short.
+  // With fewer pixels, or where it shrinks, the series are too short.
   if (args.rows.scale > args.rows.divisor || args.columns.scale > args.columns.divisor) return false;
   if (plane > 1 << 30 || args.rows.output_size * args.columns.output_size < 2 * plane) return false;
   series.kernel = height <= 4 && width <= 4 ? series_loss_4x4 : series_loss_4x8;
@@ -110,12 +111,12 @@ bool choose_series(const CrossEntropyArgs& args, Series& series) {
 }  // namespace
 
 int64_t loss_blocks(const CrossEntropyArgs& args) {
-  Series series;
+  Series series{};
   return choose_series(args, series) ? series.args.blocks() : general_blocks(args);
 }
 
 cudaError_t launch_upsample_cross_entropy(const CrossEntropyArgs& args, cudaStream_t stream) {
-  Series series;
+  Series series{};
   const bool fast = choose_series(args, series);
   cross_entropy_form = fast ? "series" : "general";
   const auto kernel = args.mode == LossMode::kLoss ? series.kernel.loss : series.kernel.gradient;

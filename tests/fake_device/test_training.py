@@ -82,7 +82,7 @@ def test_steps_are_equal(fake_device: Worker, options: tuple[str, ...], logged: 
     """Code for CUDA takes other paths than that for the CPU, and a CUDA graph is a record of those."""
     found = fake_device(compare=options, logged=logged)
     assert "error" not in found, f"{found['error']} in {' < '.join(found['at'][::-1])}"
-    assert found["operators"] > 500
+    assert found["operators"] > 100
     assert (found["unlike"], found["reads"]) == ([], [])
 
 

@@ -66,6 +66,27 @@ def test_losses_of_a_step():
         assert not any(value.requires_grad for value in found.values())
 
 
+def test_what_changes_from_step_to_step():
+    """The ramp's weights and the teacher's momentum, by their definitions."""
+    network = make_network(nn.BatchNorm2d(8))
+    teacher = Teacher(network, 0.7)
+    config = MethodConfig(warmup_steps=1, ramp_steps=4, threshold=0.3, scales=[1.0])
+    step = TrainStep(network, teacher, MaskMatch(config, size_multiple=4), TrainConfig(steps=10))
+    average = [parameter.detach().clone() for parameter in network.parameters()]
+    for number in range(6):
+        losses = step([make_batch()], number)
+        if ramp := [0, 0.25, 0.5, 0.75, 1, 1][number]:
+            torch.testing.assert_close(
+                losses["loss"], losses["loss_x"] + ramp * (losses["loss_u"] + 0.2 * losses["loss_m"])
+            )
+        momentum = min(1 - 1 / (number + 1), 0.7)
+        average = [
+            momentum * a + (1 - momentum) * p.detach() for a, p in zip(average, network.parameters(), strict=True)
+        ]
+    for found, expected in zip(teacher.network.parameters(), average, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_joint_branches_equal_sequential_ones():
     network = make_network(nn.GroupNorm(2, 8))
     assert_same(run(network, branches="joint"), run(network), rtol=1e-5, atol=1e-6)

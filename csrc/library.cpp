@@ -14,12 +14,14 @@ STABLE_TORCH_LIBRARY(maskmatch, library) {
   library.def(
       "multiscale_pseudo_label(Tensor[] logits, int height, int width, int[] flipped, float[] weights, str average, "
       "bool align_corners) -> (Tensor, Tensor)");
-  // The summed loss fp32 [], or every pixel's [N, H, W]; int64 [2] counts of non-ignored and of confident pixels; and,
-  // with_gradient, what the backward needs: the sum's gradient fp32 [N, C, h, w], or log sum exp fp32 [N, H, W].
+  // The sum of the loss fp32 [], divided as `normalize` says: by the non-ignored pixels (all), the confident ones or
+  // the divisor (given); what it was divided by, fp32 []; and, with_gradient, the gradient of the sum fp32 [N, C, h,
+  // w], which is yet to be divided. With none: every pixel's loss fp32 [N, H, W], nothing, and log sum exp fp32 [N, H,
+  // W].
   library.def(
       "upsample_cross_entropy(Tensor logits, Tensor target, Tensor? confidence, float threshold, "
       "Tensor? pixel_weight, Tensor? class_weight, int ignore_index, float label_smoothing, bool align_corners, "
-      "bool per_pixel, bool with_gradient) -> (Tensor, Tensor, Tensor)");
+      "str normalize, Tensor? divisor, bool with_gradient) -> (Tensor, Tensor, Tensor)");
   // The gradient of the logits, in their dtype, from that of every pixel's loss.
   library.def(
       "upsample_cross_entropy_backward(Tensor grad_output, Tensor logits, Tensor target, Tensor log_sum, "

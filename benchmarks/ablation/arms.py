@@ -49,7 +49,8 @@ def _varied(topic: str, name: str, option: str, values: Sequence[object]) -> lis
 
 ABLATIONS = (
     *_varied("share of the patches that are hidden", "ratio", "mask_ratio", (0.3, 0.5, 0.7, 0.9)),
-    *_varied("side of a patch in pixels", "patch", "patch_size", (4, 8, 16)),
+    *_varied("side of a patch in pixels", "patch", "patch_size", (4, 8, 16, 32)),
+    *_varied("weight of L_m", "lambda", "lambda_m", (0.2, 0.5, 1.0)),
     *_varied("choice of the hidden patches", "masking", "masking", ("random", "block", "grid")),
     *_varied("pixels of the masked view's loss", "region", "ablation.region", ("all", "visible", "hidden")),
     *_varied("masked view", "view", "ablation.masked_view", ("weak", "strong")),
@@ -80,6 +81,7 @@ ABLATIONS = (
         )
         for alpha in ("0.0", "0.5")
     ),
+    *_varied("momentum of the teacher", "momentum", "ema_momentum", (0.99, 0.996, 0.999)),
     *_varied("threshold", "threshold", "threshold", (0.7, 0.8, 0.9, 0.95)),
 )  # fmt: skip
 

@@ -106,9 +106,10 @@ def _heading(group: Group) -> str:
     return (
         f"{shown['labeled_images']} labelled (`{shown['labeled']}`) and {unlabeled} unlabelled images, "
         f"{shown['steps']} steps. mIoU of the last step's networks on the {shown['test_images']} {shown['split']} "
-        "images, in percent, mean and sample deviation over the seeds. Gains are the teacher's, seed by seed, in "
-        "points. Coverage and right: share of the pseudo-labels' pixels above the threshold, and of those the right "
-        "ones, over the last tenth of the run. Minutes are those of the steps alone, on one of the machines below."
+        "images, in percent, mean and sample deviation over the seeds. Boundary IoU is the teacher's, and so are the "
+        "gains, seed by seed, in points. Coverage and right: share of the pseudo-labels' pixels above the threshold, "
+        "and of those the right ones, over the last tenth of the run. Minutes are those of the steps alone, on one of "
+        "the machines below."
     )
 
 
@@ -117,6 +118,7 @@ def _main_table(arms: dict[str, dict[int, Record]], main: dict[str, dict[int, Re
     columns: dict[str, Callable[[dict[int, Record]], str]] = {
         "teacher": lambda runs: spread(_all(runs, "miou_teacher")),
         "student": lambda runs: spread(_all(runs, "miou_student")),
+        "boundary IoU": lambda runs: _mean(runs, "boundary_miou_teacher"),
         "teacher on val": lambda runs: spread(_all(runs, "val_miou_teacher")),
         "over labels alone": lambda runs: gain(runs, supervised),
         "over consistency": lambda runs: gain(runs, consistency),

@@ -58,7 +58,7 @@ class Constants:
     launch_us: float
 
 
-FITTED = Constants(0.75, 42.5, 2190.0, 2.72)
+FITTED = Constants(0.693, 25.1, 1590.0, 4.11)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Reading:
     case: str
     shape: str
     kernels: str
-    """`landed` is the product of that day, `trial` are kernels that were tried beside it."""
+    """`landed` is the product of the first day, `series` that of the next, `trial` what was tried beside `landed`."""
     measured_us: float
     other_launches: int
     launches: tuple[Launch, ...]

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "checks.h"
@@ -26,7 +27,9 @@ struct LossInputs {
 // What the kernels read and write beside that, each only in some modes; see LossArgs.
 struct LossBuffers {
   LossMode mode;
-  OptionalTensor grad_output, log_sum, pixel_loss, gradient, loss, counts;
+  Normalize normalize;
+  OptionalTensor given_divisor;
+  OptionalTensor grad_output, log_sum, pixel_loss, gradient, loss, divisor;
 };
 
 // A device's part: it completes the kernels' arguments and runs them.
@@ -61,6 +64,22 @@ inline void check_inputs(const LossInputs& inputs) {
   check_range("label_smoothing", inputs.label_smoothing, 0, 1);
 }
 
+inline Normalize parse_normalize(const std::string& name) {
+  if (name == "all") return Normalize::kAll;
+  if (name == "confident") return Normalize::kConfident;
+  if (name == "given") return Normalize::kGiven;
+  if (name == "none") return Normalize::kNone;
+  fail("normalize must be one of all, confident, given, none, got ", name);
+}
+
+inline void check_divisor(Normalize normalize, const OptionalTensor& divisor, const Tensor& logits) {
+  if (divisor.has_value() != (normalize == Normalize::kGiven)) fail("a divisor belongs to normalize=given alone");
+  if (!divisor) return;
+  check_shape("divisor", *divisor, {});
+  check_dtype("divisor", *divisor, {ScalarType::Float});
+  check_same_device("divisor", *divisor, logits);
+}
+
 inline const float* data_or_null(OptionalTensor& tensor) {
   if (!tensor) return nullptr;
   tensor = torch::stable::contiguous(*tensor);
@@ -92,7 +111,9 @@ void fill(LossArgs<Axis, Totals>& args, LossInputs& inputs, LossBuffers& buffers
   args.pixel_loss = result_or_null(buffers.pixel_loss);
   args.gradient = buffers.gradient ? buffers.gradient->mutable_data_ptr() : nullptr;
   args.loss = result_or_null(buffers.loss);
-  args.counts = buffers.counts ? buffers.counts->template mutable_data_ptr<int64_t>() : nullptr;
+  args.normalize = buffers.normalize;
+  args.given_divisor = data_or_null(buffers.given_divisor);
+  args.divisor = result_or_null(buffers.divisor);
 }
 
 inline Tensor new_floats(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
@@ -103,20 +124,26 @@ template <RunCrossEntropy& run>
 std::tuple<Tensor, Tensor, Tensor> upsample_cross_entropy(Tensor logits, Tensor target, OptionalTensor confidence,
                                                           double threshold, OptionalTensor pixel_weight,
                                                           OptionalTensor class_weight, int64_t ignore_index,
-                                                          double label_smoothing, bool align_corners, bool per_pixel,
+                                                          double label_smoothing, bool align_corners,
+                                                          std::string normalize, OptionalTensor divisor,
                                                           bool with_gradient) {
   const LossInputs inputs{logits,       target,       confidence,      threshold,    pixel_weight,
                           class_weight, ignore_index, label_smoothing, align_corners};
   check_inputs(inputs);
   LossBuffers buffers{};
+  buffers.normalize = parse_normalize(normalize);
+  check_divisor(buffers.normalize, divisor, logits);
+  buffers.given_divisor = divisor;
+  const bool per_pixel = buffers.normalize == Normalize::kNone;
   buffers.mode = with_gradient && !per_pixel ? LossMode::kLossAndGradient : LossMode::kLoss;
   const Tensor loss = per_pixel ? new_floats(logits, target.sizes()) : new_floats(logits, {});
   (per_pixel ? buffers.pixel_loss : buffers.loss) = loss;
-  buffers.counts = torch::stable::empty({2}, ScalarType::Long, std::nullopt, logits.device());
+  if (!per_pixel) buffers.divisor = new_floats(logits, {});
   OptionalTensor& saved = per_pixel ? buffers.log_sum : buffers.gradient;
   if (with_gradient) saved = new_floats(logits, per_pixel ? target.sizes() : logits.sizes());
   run(inputs, buffers);
-  return {loss, *buffers.counts, saved ? *saved : new_floats(logits, {0})};
+  const auto or_empty = [&](const OptionalTensor& result) { return result ? *result : new_floats(logits, {0}); };
+  return {loss, or_empty(buffers.divisor), or_empty(saved)};
 }
 
 template <RunCrossEntropy& run>
@@ -131,6 +158,7 @@ Tensor upsample_cross_entropy_backward(Tensor grad_output, Tensor logits, Tensor
   check_map("log_sum", log_sum, target);
   LossBuffers buffers{};
   buffers.mode = LossMode::kGradient;
+  buffers.normalize = Normalize::kNone;
   buffers.grad_output = grad_output;
   buffers.log_sum = log_sum;
   buffers.gradient = torch::stable::empty(logits.sizes(), logits.scalar_type(), std::nullopt, logits.device());

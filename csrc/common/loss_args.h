@@ -10,6 +10,10 @@ namespace maskmatch {
 
 enum class LossMode { kLoss, kLossAndGradient, kGradient };
 
+// What the sum is divided by: the non-ignored pixels, the confident ones among them, or a number that is given. kNone:
+// there is no sum, but every pixel's loss.
+enum class Normalize { kAll, kConfident, kGiven, kNone };
+
 // Raw pointers to dense memory. `Axis` says where an axis is sampled, `Totals` what a task of the device finds. All but
 // both is filled in by cross_entropy.h.
 template <class Axis, class Totals>
@@ -33,8 +37,10 @@ struct LossArgs {
   float* pixel_loss;         // [N, H, W] or null
   void* gradient;            // [N, C, h, w]: float for kLossAndGradient, of the logits' type for kGradient; or null
   Totals* totals;            // of every task, working space; on CUDA not for kGradient
-  float* loss;               // [] or null, the summed loss
-  int64_t* counts;           // [2], non-ignored and confident pixels; not for kGradient
+  float* loss;               // [] or null, the summed loss, divided
+  Normalize normalize;
+  const float* given_divisor;  // [], kGiven only
+  float* divisor;              // [] or null, what the summed loss was divided by
 };
 
 }  // namespace maskmatch

@@ -1,4 +1,5 @@
 // upsample_cross_entropy on the CPU: sampling tables and tasks; the arithmetic is in simd/.
+#include "../common/loss_divisor.h"
 #include "../operators.h"
 #include "axis.h"
 #include "capability.h"
@@ -33,16 +34,17 @@ void check_labels(const std::vector<LossTotals>& totals, const Tensor& target, i
   }
 }
 
-// Adds up what the tasks found.
+// Adds up what the tasks found, and divides.
 void add_totals(const CrossEntropyArgs& args, const std::vector<LossTotals>& totals) {
   double sum = 0;
-  args.counts[0] = args.counts[1] = 0;
+  int64_t valid = 0, confident = 0;
   for (const LossTotals& total : totals) {
     sum += total.loss;
-    args.counts[0] += total.valid;
-    args.counts[1] += total.confident;
+    valid += total.valid;
+    confident += total.confident;
   }
-  if (args.loss) *args.loss = static_cast<float>(sum);
+  *args.divisor = divisor_of(args.normalize, args.given_divisor, valid, confident);
+  *args.loss = static_cast<float>(sum) / *args.divisor;
 }
 
 void set_shapes(CrossEntropyArgs& args, const Tensor& logits, const Tensor& target) {
@@ -85,7 +87,7 @@ void run_cross_entropy(LossInputs inputs, LossBuffers& buffers) {
       for (int64_t band = 0; band + 1 < args.bands; ++band) add_carry(args, image, band);
     }
   }
-  if (args.counts) add_totals(args, totals);
+  if (args.loss) add_totals(args, totals);
   if (buffers.mode == LossMode::kGradient) buffers.gradient = torch::stable::to(*buffers.gradient, type);
 }
 

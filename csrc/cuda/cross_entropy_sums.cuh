@@ -1,6 +1,7 @@
 // What upsample_cross_entropy adds up beside the gradient: loss and counts, of a thread block and then of all blocks.
 #pragma once
 
+#include "../common/loss_divisor.h"
 #include "kernel.cuh"
 #include "upsample_cross_entropy.cuh"
 
@@ -29,11 +30,13 @@ static __device__ LossTotals block_sum(LossTotals totals) {
 struct SumArgs {
   const LossTotals* totals;  // [blocks]
   int64_t blocks;
+  Normalize normalize;
+  const float* given_divisor;
   float* loss;
-  int64_t* counts;
+  float* divisor;
 };
 
-// The sums over the thread blocks, always in the same order.
+// The sums over the thread blocks, always in the same order, and the division.
 static __global__ void __launch_bounds__(kThreads) sum_blocks(SumArgs args) {
   __shared__ double losses[kThreads];
   __shared__ int64_t valid[kThreads], confident[kThreads];
@@ -54,9 +57,9 @@ static __global__ void __launch_bounds__(kThreads) sum_blocks(SumArgs args) {
     }
   }
   if (thread == 0) {
-    if (args.loss) *args.loss = static_cast<float>(losses[0]);
-    args.counts[0] = valid[0];
-    args.counts[1] = confident[0];
+    const float divisor = divisor_of(args.normalize, args.given_divisor, valid[0], confident[0]);
+    *args.divisor = divisor;
+    *args.loss = static_cast<float>(losses[0]) / divisor;
   }
 }
 

@@ -50,10 +50,16 @@ constexpr int kSeriesStripRows[] = {20, 16, 12, 8, 4, 2};  // to choose from
 
 bool make_axis(const Bilinear& from, SeriesAxis& axis) {
   const int64_t largest = from.output_size * from.scale + from.input_size + from.divisor;
-  axis = {static_cast<int32_t>(from.input_size), static_cast<int32_t>(from.output_size),
-          static_cast<int32_t>(from.scale),      static_cast<int32_t>(from.offset),
-          static_cast<int32_t>(from.divisor),    1 / static_cast<float>(from.divisor)};
-  return largest * 2 < INT32_MAX && from.input_size * from.divisor < INT32_MAX;
+  if (largest * 2 >= INT32_MAX || from.input_size * from.divisor >= INT32_MAX) return false;
+  const auto scale = static_cast<int32_t>(from.scale), divisor = static_cast<int32_t>(from.divisor);
+  axis = {static_cast<int32_t>(from.input_size),
+          static_cast<int32_t>(from.output_size),
+          scale,
+          static_cast<int32_t>(from.offset),
+          Divider(divisor),
+          Divider(std::max(scale, 1)),
+          1 / static_cast<float>(from.divisor)};
+  return true;
 }
 
 // Input elements that `outputs` neighbouring pixels of an axis read at the most, with the one that repeats the last.
@@ -98,7 +104,7 @@ cudaError_t launch_multiscale_pseudo_label(const PseudoLabelArgs& args, cudaStre
   bool fits = (args.average_probability || args.scale_count == 1) && args.scale_count <= kMaxSeriesScales;
   for (int s = 0; fits && s < args.scale_count; ++s) {
     fits = make_axis(args.scales[s].rows, series.rows[s]) && make_axis(args.scales[s].columns, series.columns[s]) &&
-           args.scales[s].rows.input_size * args.scales[s].columns.input_size < INT32_MAX;
+           args.scales[s].rows.input_size * args.scales[s].columns.input_size < INT32_MAX / 4;  // in bytes too
   }
   if (fits) {
     const SeriesKernel& kernel =

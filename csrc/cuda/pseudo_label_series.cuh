@@ -14,6 +14,7 @@ namespace {  // each file that includes this has its own
 // The powers of a thread's classes at one scale, walking down a column; none at first.
 template <int kOwn, int kPitch>
 struct Series {
+  static constexpr int kTogether = kOwn < 21 ? 8 : kOwn;  // classes that are loaded at a time; others would spill
   float power[kOwn] = {}, ratio[kOwn];
 
   __device__ void go_on() {
@@ -25,7 +26,7 @@ struct Series {
   __device__ void begin(const float* cell, int32_t down, float across, float fraction, float step) {
 #pragma unroll
     for (int first = 0; first < kOwn; first += 4) {
-      if (first > 0) MASKMATCH_KEEP_ORDER();  // bounds the registers that loads wait in
+      if (first % kTogether == 0 && first > 0) MASKMATCH_KEEP_ORDER();  // bounds the registers that loads wait in
       float corners[4][4];
       load4(cell + first, corners[0]);
       load4(cell + kPitch + first, corners[1]);

@@ -2,6 +2,7 @@
 // of their own, as they take long.
 #pragma once
 
+#include "divider.h"
 #include "kernel.cuh"
 #include "multiscale_pseudo_label.cuh"
 
@@ -11,14 +12,15 @@ constexpr int kMaxSeriesScales = 3;
 
 // An axis of a resize whose numbers fit 32 bits; see Bilinear.
 struct SeriesAxis {
-  int32_t input_size, output_size, scale, offset, divisor;
+  int32_t input_size, output_size, scale, offset;
+  Divider divisor, by_scale;
   float inverse;  // 1 / divisor
 
   __device__ Sample sample(int32_t output) const {
-    const int32_t position = output * scale + offset > 0 ? output * scale + offset : 0;
-    const int32_t low = position / divisor;
+    int32_t low = output * scale + offset > 0 ? output * scale + offset : 0;
+    const int32_t left = divisor.split(low);
     if (low >= input_size - 1) return {input_size - 1, input_size - 1, 0};
-    return {low, low + 1, static_cast<float>(position - low * divisor) * inverse};
+    return {low, low + 1, static_cast<float>(left) * inverse};
   }
 
   // Whether an output lies before the first input, where nothing changes from output to output.
@@ -26,8 +28,8 @@ struct SeriesAxis {
 
   // The first output that is not before the input `low`.
   __device__ int32_t first_output(int32_t low) const {
-    const int32_t distance = low * divisor - offset;
-    return distance > 0 && scale > 0 ? (distance + scale - 1) / scale : 0;
+    const int32_t distance = low * static_cast<int32_t>(divisor.divisor) - offset;
+    return distance > 0 && scale > 0 ? static_cast<int32_t>(by_scale.quotient(distance + scale - 1)) : 0;
   }
 };
 

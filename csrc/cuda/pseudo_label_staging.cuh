@@ -85,23 +85,31 @@ struct SeriesRows {
         step(fraction + kScales * rows) {}
 
   __device__ void fill(const SeriesArgs& args, const SeriesTile& tile, const Windows<kScales>& windows) {
+    const int32_t all = args.labels.scale_count * rows;
+    for (int32_t i = threadIdx.x; i < all; i += blockDim.x) {
+      int32_t s = 0, r = i, top = windows.row[0];
 #pragma unroll
-    for (int s = 0; s < kScales; ++s) {
-      if (s >= args.labels.scale_count) break;
-      const SeriesAxis& axis = args.rows[s];
-      for (int32_t r = threadIdx.x; r < tile.bottom - tile.top; r += blockDim.x) {
-        const int32_t y = tile.top + r, strip_top = y - r % args.strip_rows;
-        const Sample sample = axis.sample(y);
-        const bool before = axis.before(y);
-        const int32_t first = before ? 0 : axis.first_output(sample.low);
-        const bool begins = (y - (first > strip_top ? first : strip_top)) % kLongestSeries == 0;
-        code[s * rows + r] = begins ? sample.low - windows.row[s] : ~(sample.low - windows.row[s]);
-        fraction[s * rows + r] = sample.fraction;
-        step[s * rows + r] = before ? 0 : static_cast<float>(axis.scale) * axis.inverse;
+      for (int k = 1; k < kScales; ++k) {
+        if (i >= k * rows) s = k, r = i - k * rows, top = windows.row[k];
       }
+      const SeriesAxis& axis = args.rows[s];
+      const int32_t y = min(tile.top + r, axis.output_size - 1),
+                    strip_top = tile.top + r / args.strip_rows * args.strip_rows;
+      const Sample sample = axis.sample(y);
+      const bool before = axis.before(y);
+      const int32_t first = before ? 0 : axis.first_output(sample.low);
+      const bool begins = (y - max(first, strip_top)) % kLongestSeries == 0;
+      code[i] = begins ? sample.low - top : ~(sample.low - top);
+      fraction[i] = sample.fraction;
+      step[i] = before ? 0 : static_cast<float>(axis.scale) * axis.inverse;
     }
   }
 };
+
+// Of numbers that count a tile's elements: below 2**20, where half a unit hides the rounding.
+__device__ inline int32_t quotient_of(int32_t number, int32_t by) {
+  return static_cast<int32_t>(__fdividef(static_cast<float>(number) + 0.5f, static_cast<float>(by)));
+}
 
 // Bits of a half-precision logit of either kind.
 __device__ inline float logit_of(float value, ElementType) { return value; }
@@ -114,33 +122,45 @@ __device__ inline float logit_of(uint16_t bits, ElementType type) {
 template <int kOwn, class Bits, int kCount>
 __device__ float read_classes(const Bits* logits, ElementType type, int32_t plane, int first, int classes,
                               float (&values)[kCount]) {
-  const int left = classes - 1 - first;
-  logits += static_cast<int64_t>(left < 0 ? classes - 1 : first) * plane;
-  float highest = kLowest;
+  const int last = classes - 1, left = max(last - first, 0);
+  const char* bytes = reinterpret_cast<const char*>(logits + static_cast<int64_t>(min(first, last)) * plane);
+  const uint32_t stride = plane * static_cast<uint32_t>(sizeof(Bits));
 #pragma unroll
-  for (int i = 0; i < kOwn; ++i) {
-    values[i] = logit_of(*logits, type);
-    logits += i < left ? plane : 0;
+  for (int i = 0; i < kOwn; ++i) {  // an address is one instruction
+    const uint64_t offset = static_cast<uint64_t>(static_cast<uint32_t>(min(i, left))) * stride;
+    values[i] = logit_of(*reinterpret_cast<const Bits*>(bytes + offset), type);
   }
+  float highest = kLowest;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) highest = fmaxf(highest, values[i]);
   return highest;
 }
 
-// Makes log2 of powers of them; whether any is hidden.
+// Makes log2 of powers of them and gives the lowest.
 template <int kOwn, int kCount>
-__device__ bool finish_classes(float (&values)[kCount], float highest, int first, int classes) {
+__device__ float to_powers(float (&values)[kCount], float highest) {
   const float shift = -highest * kLog2E;  // its rounding is the same for all classes
-  bool any_hidden = false;
+  float lowest = 0;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const bool real = first + i < classes;
-    const float value = fmaf(values[i], kLog2E, shift);
-    const bool hidden = value < kDeep;
-    any_hidden |= hidden && real;
-    values[i] = !real || (hidden && value > kMinusInfinity) ? kHidden : value;
+    values[i] = fmaf(values[i], kLog2E, shift);
+    lowest = fminf(lowest, values[i]);
   }
-  return any_hidden;
+  return lowest;
+}
+
+// Hides what is deep of a staged chunk, given its lowest, and what is past the last class; whether any was deep.
+template <int kOwn>
+__device__ bool hide_classes(float* chunk, float lowest, int first, int classes) {
+  const bool any_deep = lowest < kDeep;
+  if (any_deep || first + kOwn > classes) {
+#pragma unroll 1  // it is rare
+    for (int i = 0; i < kOwn; ++i) {
+      const bool deep = chunk[i] < kDeep && chunk[i] > kMinusInfinity;
+      if (deep || first + i >= classes) chunk[i] = kHidden;
+    }
+  }
+  return any_deep;
 }
 
 // The windows' elements in shared memory: of each the classes of every lane, and with several lanes their highest.
@@ -173,7 +193,7 @@ class Elements {
     bool any_hidden = false;
 #pragma unroll 1
     for (int32_t item = threadIdx.x; item < windows_.elements() * kLanes; item += Shape::kThreads) {
-      const int32_t lane = kLanes == 1 ? 0 : item / windows_.elements();
+      const int32_t lane = kLanes == 1 ? 0 : quotient_of(item, windows_.elements());
       const int32_t element = item - lane * windows_.elements();
       int s = 0;
       int32_t first = 0, row = windows_.row[0], column = windows_.column[0], width = windows_.width[0];
@@ -185,17 +205,20 @@ class Elements {
         }
       }
       const int32_t height = args.rows[s].input_size, row_floats = args.columns[s].input_size;
-      const int32_t y = row + (element - first) / width, x = column + (element - first) % width;
+      const int32_t down = quotient_of(element - first, width);
+      const int32_t y = row + down, x = column + element - first - down * width;
       const int32_t plane = height * row_floats;
       const Bits* logits = static_cast<const Bits*>(labels.scales[s].logits) + tile.image * labels.classes * plane;
       logits += (y < height ? y : height - 1) * row_floats + (x < row_floats ? x : row_floats - 1);
       float values[kChunk];
       const float highest = read_classes<kOwn>(logits, labels.type, plane, lane * kOwn, labels.classes, values);
-      if (kLanes == 1) any_hidden |= finish_classes<kOwn>(values, highest, 0, labels.classes);
+      const float lowest = kLanes == 1 ? to_powers<kOwn>(values, highest) : 0;
 #pragma unroll
       for (int i = kOwn; i < kChunk; ++i) values[i] = highest;
+      float* own = chunk(element, lane);
 #pragma unroll
-      for (int i = 0; i < kChunk; i += 4) store4(chunk(element, lane) + i, values + i);
+      for (int i = 0; i < kChunk; i += 4) store4(own + i, values + i);
+      if (kLanes == 1) any_hidden |= hide_classes<kOwn>(own, lowest, 0, labels.classes);
     }
     return any_hidden;
   }
@@ -205,7 +228,7 @@ class Elements {
     bool any_hidden = false;
 #pragma unroll 1
     for (int32_t item = threadIdx.x; item < windows_.elements() * kLanes; item += Shape::kThreads) {
-      const int32_t element = item / kLanes, lane = item % kLanes;
+      const int32_t element = item / kLanes, lane = item % kLanes, first = lane * kOwn;
       float highest = chunk(element, 0)[kOwn];
 #pragma unroll
       for (int i = 1; i < kLanes; ++i) highest = fmaxf(highest, chunk(element, i)[kOwn]);
@@ -213,11 +236,12 @@ class Elements {
       float values[kChunk];
 #pragma unroll
       for (int i = 0; i < kOwn; i += 4) load4(own + i, values + i);
-      any_hidden |= finish_classes<kOwn>(values, highest, lane * kOwn, classes);
+      const float lowest = to_powers<kOwn>(values, highest);
 #pragma unroll
       for (int i = 0; i + 4 <= kOwn; i += 4) store4(own + i, values + i);
 #pragma unroll
       for (int i = kOwn / 4 * 4; i < kOwn; ++i) own[i] = values[i];  // the highest is still read
+      any_hidden |= hide_classes<kOwn>(own, lowest, first, classes);
     }
     return any_hidden;
   }

@@ -123,8 +123,9 @@ cudaError_t launch_upsample_cross_entropy(const CrossEntropyArgs& args, cudaStre
   const int64_t blocks = fast ? series.args.blocks() : general_blocks(args);
   const cudaError_t error = fast ? launch(kernel, blocks, series.args.threads(), series.bytes(), stream, series.args)
                                  : launch_general(args, stream);
-  if (error != cudaSuccess || args.mode == LossMode::kGradient) return error;
-  return launch(sum_blocks, 1, kThreads, 0, stream, SumArgs{args.totals, blocks, args.loss, args.counts});
+  if (error != cudaSuccess || !args.loss) return error;
+  return launch(sum_blocks, 1, kThreads, 0, stream,
+                SumArgs{args.totals, blocks, args.normalize, args.given_divisor, args.loss, args.divisor});
 }
 
 }  // namespace maskmatch::cuda

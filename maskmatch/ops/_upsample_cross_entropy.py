@@ -11,9 +11,7 @@ third of its host time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,12 +32,8 @@ from maskmatch.ops.reference import compute_dtype
 NORMALIZATIONS = ("all", "confident", "none")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-Divisor = Callable[[Tensor], Tensor | float]
-"""What the sum is divided by, from the counts."""
 
-
-@dataclass(frozen=True)
-class LossInputs:
+class LossInputs(NamedTuple):
     """What every form of the loss takes, checked and completed, in the order of the schema in csrc/library.cpp."""
 
     logits: Tensor
@@ -51,17 +45,12 @@ class LossInputs:
     ignore_index: int
     label_smoothing: float
     align_corners: bool
-    per_pixel: bool
-
-    def values(self) -> tuple[Any, ...]:
-        return (
-            self.logits, self.target, self.confidence, self.threshold, self.pixel_weight, self.class_weight,
-            self.ignore_index, self.label_smoothing, self.align_corners, self.per_pixel,
-        )  # fmt: skip
+    normalize: str
+    divisor: Tensor | None
 
 
-Form = Callable[[LossInputs, Divisor | None], tuple[Tensor, Tensor]]
-"""What a backend offers: the loss, divided, and the counts."""
+Form = Callable[..., Tensor]
+"""What a backend offers: takes `LossInputs` one by one, gives the divided sum, or every pixel's loss."""
 
 
 def upsample_cross_entropy(
@@ -105,7 +94,7 @@ def upsample_cross_entropy(
         RuntimeError: on the CPU, a target that is neither a class nor ignore_index (a device-side assert on CUDA).
     """
     _check_sizes(logits, target)
-    inputs = LossInputs(
+    return _backend.implementation("upsample_cross_entropy", logits)(
         logits,
         target,
         _check_map("confidence", confidence, target, torch.float32),
@@ -115,12 +104,8 @@ def upsample_cross_entropy(
         check_integer("ignore_index", ignore_index, -(2**63), 2**63 - 1),
         check_number("label_smoothing", label_smoothing, 0, 1),
         check_bool("align_corners", align_corners),
-        per_pixel=isinstance(normalize, str) and normalize == "none",
+        *_check_normalize(normalize, logits),
     )
-    _check_normalize(normalize, logits.device)
-    implementation = _backend.implementation("upsample_cross_entropy", logits)
-    loss, _ = implementation(inputs, None if inputs.per_pixel else partial(_divisor, normalize))
-    return loss
 
 
 def _check_sizes(logits: Tensor, target: Tensor) -> None:
@@ -135,7 +120,7 @@ def _check_map(name: str, value: Tensor | None, target: Tensor, dtype: torch.dty
         return None
     check_tensor(name, value, "[N, H, W]", _FLOATS, device=target.device)
     check_shape(name, value, "[N, H, W]", target.shape)
-    return value.to(dtype)
+    return value if value.dtype == dtype else value.to(dtype)
 
 
 def _check_class_weight(value: Tensor | None, logits: Tensor) -> Tensor | None:
@@ -152,39 +137,32 @@ def _check_constant(name: str, value: Tensor | None) -> Tensor | None:
     return value
 
 
-def _check_normalize(normalize: str | float | Tensor, device: torch.device) -> None:
-    if isinstance(normalize, Tensor):
-        if normalize.dim() != 0 or normalize.dtype.is_complex or normalize.dtype == torch.bool:
-            raise ValueError(f"normalize must be a 0-d count, got {normalize.dtype} {list(normalize.shape)}")
-        if normalize.device != device:
-            raise ValueError(f"normalize must be on {device} like the logits, got {normalize.device}")
-        _check_constant("normalize", normalize)
-    elif isinstance(normalize, str):
+def _check_normalize(normalize: str | float | Tensor, logits: Tensor) -> tuple[str, Tensor | None]:
+    """The schema's `normalize` and `divisor`."""
+    if isinstance(normalize, str):
         if normalize not in NORMALIZATIONS:
             raise ValueError(f"normalize must be one of {', '.join(NORMALIZATIONS)}, or a count, got {normalize!r}")
-    else:
-        check_number("normalize", normalize, 0, float("inf"))
-
-
-def _divisor(normalize: str | float | Tensor, counts: Tensor) -> Tensor | float:
-    if isinstance(normalize, str):  # where nothing counts, the sum is 0
-        return counts[0 if normalize == "all" else 1].clamp_min(1)
-    if isinstance(normalize, Tensor):
-        return torch.where(normalize > 0, normalize, torch.inf)
-    return float(normalize) or torch.inf  # an int of torch has 64 bits
-
-
-def _divide(loss: Tensor, counts: Tensor, divisor_of: Divisor | None) -> tuple[Tensor, Tensor]:
-    return loss if divisor_of is None else loss / divisor_of(counts), counts
+        return normalize, None
+    dtype = compute_dtype(logits)
+    if not isinstance(normalize, Tensor):
+        number = float(check_number("normalize", normalize, 0, float("inf")))
+        return "given", torch.full((), number, dtype=dtype, device=logits.device)
+    if normalize.dim() != 0 or normalize.dtype.is_complex or normalize.dtype == torch.bool:
+        raise ValueError(f"normalize must be a 0-d count, got {normalize.dtype} {list(normalize.shape)}")
+    if normalize.device != logits.device:
+        raise ValueError(f"normalize must be on {logits.device} like the logits, got {normalize.device}")
+    _check_constant("normalize", normalize)
+    return "given", normalize.to(dtype)
 
 
 def fake(logits: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Shapes and dtypes of loss, counts and what the backward needs."""
-    per_pixel, with_gradient = rest[-2:]
+    """Shapes and dtypes of the loss, its divisor and what the backward needs."""
+    normalize, _, with_gradient = rest[-3:]
+    per_pixel = normalize == "none"
     loss = logits.new_empty(target.shape if per_pixel else (), dtype=torch.float32)
-    counts = logits.new_empty((2,), dtype=torch.int64)
+    divisor = logits.new_empty((0,) if per_pixel else (), dtype=torch.float32)
     shape = (0,) if not with_gradient else target.shape if per_pixel else logits.shape
-    return loss, counts, logits.new_empty(shape, dtype=torch.float32)
+    return loss, divisor, logits.new_empty(shape, dtype=torch.float32)
 
 
 def fake_backward(grad_output: Tensor, logits: Tensor, *_: Any) -> Tensor:
@@ -195,17 +173,17 @@ def fake_backward(grad_output: Tensor, logits: Tensor, *_: Any) -> Tensor:
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     *values, ctx.with_gradient = inputs
     given = LossInputs(*values)
-    _, counts, saved = output
-    ctx.mark_non_differentiable(counts, saved)
+    _, divisor, saved = output
+    ctx.mark_non_differentiable(divisor, saved)
     ctx.set_materialize_grads(False)  # or the backward would be given zeros as large as `saved`
-    ctx.dtype, ctx.per_pixel = given.logits.dtype, given.per_pixel
-    if given.per_pixel:
+    ctx.dtype, ctx.per_pixel = given.logits.dtype, given.normalize == "none"
+    if ctx.per_pixel:
         ctx.threshold = given.threshold
         ctx.options = given.ignore_index, given.label_smoothing, given.align_corners
         tensors = given.logits, given.target, given.confidence, given.pixel_weight, given.class_weight
         ctx.save_for_backward(saved, *tensors)
     else:
-        ctx.save_for_backward(saved)
+        ctx.save_for_backward(saved, divisor)
 
 
 def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tensor | None) -> Tensor | None:
@@ -218,7 +196,9 @@ def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tens
         raise RuntimeError("upsample_cross_entropy was called with with_gradient=False, so it has no gradient")
     saved, *tensors = ctx.saved_tensors
     if not ctx.per_pixel:
-        return (saved * grad_loss).to(ctx.dtype)
+        (divisor,) = tensors
+        gradient = saved * (grad_loss / divisor)
+        return gradient if ctx.dtype == torch.float32 else gradient.to(ctx.dtype)
     logits, target, confidence, pixel_weight, class_weight = tensors
     return backward_operator(
         grad_loss.to(torch.float32), logits, target, saved, confidence, ctx.threshold, pixel_weight, class_weight,
@@ -227,27 +207,20 @@ def backward(ctx: Any, backward_operator: Callable[..., Tensor], grad_loss: Tens
 
 
 class _Eager(torch.autograd.Function):
-    """The operator with its autograd and the division of its sum, where nothing is compiled or transformed."""
+    """The operator with its autograd, where nothing is compiled or transformed."""
 
     @staticmethod
-    def forward(
-        ctx: Any, operators: Any, divisor_of: Divisor | None, logits: Tensor, inputs: LossInputs
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, operators: Any, logits: Tensor, *rest: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            values = (*inputs.values(), True)
-            output = operators.upsample_cross_entropy.default(*values)
-            setup_context(ctx, values, output)
-            loss, counts, _ = output
-            ctx.operators, ctx.divisor = operators, None if divisor_of is None else divisor_of(counts)
-            return loss if ctx.divisor is None else loss / ctx.divisor, counts
+            output = operators.upsample_cross_entropy.default(logits, *rest)
+        ctx.operators = operators
+        setup_context(ctx, (logits, *rest), output)
+        return output[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_loss = grads[0]
-        if grad_loss is not None and ctx.divisor is not None:
-            grad_loss = grad_loss / ctx.divisor
         operator = ctx.operators.upsample_cross_entropy_backward.default
-        return None, None, backward(ctx, operator, grad_loss), None
+        return None, backward(ctx, operator, grads[0]), *[None] * 11
 
 
 def _is_eager() -> bool:
@@ -259,26 +232,26 @@ def attach(namespace: str) -> Form:
     operators = getattr(torch.ops, namespace)
 
     def gradients(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-        return backward(ctx, operators.upsample_cross_entropy_backward.default, grad_loss), *[None] * 10
+        return backward(ctx, operators.upsample_cross_entropy_backward.default, grad_loss), *[None] * 11
 
     torch.library.register_fake(f"{namespace}::upsample_cross_entropy", fake)
     torch.library.register_fake(f"{namespace}::upsample_cross_entropy_backward", fake_backward)
     torch.library.register_autograd(f"{namespace}::upsample_cross_entropy", gradients, setup_context=setup_context)
 
-    def run(inputs: LossInputs, divisor_of: Divisor | None) -> tuple[Tensor, Tensor]:
-        with_gradient = torch.is_grad_enabled() and inputs.logits.requires_grad
+    def run(logits: Tensor, *rest: Any) -> Tensor:
+        with_gradient = torch.is_grad_enabled() and logits.requires_grad
         if with_gradient and _is_eager():
-            loss, counts = _Eager.apply(operators, divisor_of, inputs.logits, inputs)
-            return loss, counts
-        loss, counts, _ = operators.upsample_cross_entropy.default(*inputs.values(), with_gradient)
-        return _divide(loss, counts, divisor_of)
+            loss: Tensor = _Eager.apply(operators, logits, *rest, True)
+        else:
+            loss, _, _ = operators.upsample_cross_entropy.default(logits, *rest, with_gradient)
+        return loss
 
     return run
 
 
-def _reference(inputs: LossInputs, divisor_of: Divisor | None) -> tuple[Tensor, Tensor]:
-    check_labels(inputs.target, inputs.logits.shape[1], inputs.ignore_index)
-    return _divide(*reference.upsample_cross_entropy(*inputs.values()), divisor_of)
+def _reference(logits: Tensor, target: Tensor, *rest: Any) -> Tensor:
+    check_labels(target, logits.shape[1], LossInputs(logits, target, *rest).ignore_index)
+    return reference.upsample_cross_entropy(logits, target, *rest)
 
 
 _backend.register("reference", "upsample_cross_entropy", _reference)

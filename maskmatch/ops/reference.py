@@ -164,9 +164,10 @@ def upsample_cross_entropy(
     ignore_index: int,
     label_smoothing: float,
     align_corners: bool,
-    per_pixel: bool,
-) -> tuple[Tensor, Tensor]:
-    """The summed (or every pixel's) loss, and int64 [2]: non-ignored pixels, confident ones among them."""
+    normalize: str,
+    divisor: Tensor | None,
+) -> Tensor:
+    """The divided sum of the loss, or with `none` every pixel's; see csrc/library.cpp."""
     height, width = target.shape[-2:]
     classes = logits.shape[1]
     log_probability = _resize(logits, height, width, align_corners).log_softmax(dim=1)
@@ -182,5 +183,8 @@ def upsample_cross_entropy(
     if pixel_weight is not None:
         loss = loss * pixel_weight
     loss = torch.where(keep, loss, 0)
-    counts = torch.stack([valid.sum(), keep.sum()])
-    return loss if per_pixel else loss.sum(), counts
+    if normalize == "none":
+        return loss
+    if divisor is None:  # where nothing counts, the sum is 0
+        return loss.sum() / (valid if normalize == "all" else keep).sum().clamp_min(1)
+    return loss.sum() / torch.where(divisor > 0, divisor, torch.inf)

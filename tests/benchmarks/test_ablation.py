@@ -30,8 +30,9 @@ def record(arm, seed, miou, **other):
     return {
         "data": "builtin", "arm": arm, "seed": seed, "steps": 800, "split": "test", "options": "",
         "labeled": "splits/labeled.txt", "labeled_images": 8, "unlabeled_images": 400, "test_images": 200,
-        "miou_teacher": miou, "miou_student": miou, "val_miou_teacher": miou, "coverage": 0.5,
-        "pseudo_label_accuracy": 0.75, "iou_teacher": [miou, None], "class_names": ["field", "town"], "minutes": 3.0,
+        "miou_teacher": miou, "miou_student": miou, "val_miou_teacher": miou, "boundary_miou_teacher": miou / 2,
+        "coverage": 0.5, "pseudo_label_accuracy": 0.75, "minutes": 3.0,
+        "iou_teacher": [miou, None], "class_names": ["field", "town"],
         "command": f"python -m maskmatch.train --train.seed {seed}", "commit": "abc", "date": "2026-01-01",
         "machine": "one", "threads": 1, "torch": "2",
     } | configured(arm, seed) | other  # fmt: skip
@@ -170,8 +171,9 @@ def test_tables_say_means_deviations_and_gains(tmp_path):
     records += [record("ratio-0.5", 0, 0.64), record("ratio-0.3", 0, 0.1, **{"method.mask_ratio": 0.9})]
     write_report(tmp_path / "results.md", records)
     text = (tmp_path / "results.md").read_text()
-    (full,) = [row for row in rows(text, "| MaskMatch | ") if len(row) == 10]
-    assert full[1] == "61.0 &#177; 1.4" and full[4] == "+9.0 &#177; 4.2" and full[6:] == ["50.0", "75.0", "3.0", "2"]
+    (full,) = [row for row in rows(text, "| MaskMatch | ") if len(row) == 11]
+    assert full[1] == "61.0 &#177; 1.4" and full[3] == "30.5" and full[5] == "+9.0 &#177; 4.2"
+    assert full[7:] == ["50.0", "75.0", "3.0", "2"]
     (classes,) = [row for row in rows(text, "| MaskMatch | ") if len(row) == 3]
     assert classes[1:] == ["61.0", ""]
     found = {tuple(row[:3]): row for row in rows(text, "| ") if len(row) == 9}

@@ -53,8 +53,8 @@ def test_fake_cuda_tensors(cuda_library: Path, dtype: torch.dtype) -> None:
             [logits, logits], 33, 35, [0, 1], [0.5, 0.5], "probability", False
         )
         pixels = (label, confidence, 0.95, None, None, 255, 0.0, False)
-        loss, counts, gradient = maskmatch.upsample_cross_entropy(logits, *pixels, False, True)
-        _, _, log_sum = maskmatch.upsample_cross_entropy(logits, *pixels, True, True)
+        loss, divisor, gradient = maskmatch.upsample_cross_entropy(logits, *pixels, "all", None, True)
+        _, _, log_sum = maskmatch.upsample_cross_entropy(logits, *pixels, "none", None, True)
         backward = maskmatch.upsample_cross_entropy_backward(confidence, logits, label, log_sum, *pixels[1:])
     expected = {
         output: ((2, 3, 33, 35), torch.float32),
@@ -62,7 +62,7 @@ def test_fake_cuda_tensors(cuda_library: Path, dtype: torch.dtype) -> None:
         label: ((2, 33, 35), torch.uint8),
         confidence: ((2, 33, 35), torch.float32),
         loss: ((), torch.float32),
-        counts: ((2,), torch.int64),
+        divisor: ((), torch.float32),
         gradient: ((2, 21, 5, 6), torch.float32),
         log_sum: ((2, 33, 35), torch.float32),
         backward: ((2, 21, 5, 6), dtype),

@@ -38,14 +38,15 @@ def test_opcheck_of_pseudo_label() -> None:
 
 @compiled_only
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("per_pixel", [False, True])
-def test_opcheck_of_cross_entropy(per_pixel: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("normalize", ["all", "given", "none"])
+def test_opcheck_of_cross_entropy(normalize: str, dtype: torch.dtype) -> None:
     logits = torch.randn(2, 3, 4, 5, dtype=dtype, requires_grad=True)
     target, confidence = torch.randint(0, 3, (2, 9, 10)), torch.rand(2, 9, 10)
     options = (confidence, 0.5, torch.rand(2, 9, 10), torch.rand(3), 255, 0.1, False)
-    torch.library.opcheck(torch.ops.maskmatch.upsample_cross_entropy, (logits, target, *options, per_pixel, True))
+    divided = (normalize, torch.tensor(7.0) if normalize == "given" else None)
+    torch.library.opcheck(torch.ops.maskmatch.upsample_cross_entropy, (logits, target, *options, *divided, True))
     torch.library.opcheck(
-        torch.ops.maskmatch.upsample_cross_entropy, (logits.detach(), target, *options, per_pixel, False)
+        torch.ops.maskmatch.upsample_cross_entropy, (logits.detach(), target, *options, *divided, False)
     )
     torch.library.opcheck(
         torch.ops.maskmatch.upsample_cross_entropy_backward,
@@ -168,7 +169,7 @@ def test_asking_for_a_gradient_that_was_not_prepared() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     target = torch.zeros(1, 9, 9, dtype=torch.uint8)
     loss, _, _ = torch.ops.maskmatch.upsample_cross_entropy(
-        logits, target, None, 0.0, None, None, 255, 0.0, False, False, False
+        logits, target, None, 0.0, None, None, 255, 0.0, False, "all", None, False
     )
     with pytest.raises(RuntimeError, match="with_gradient=False"):
         loss.backward()

@@ -117,9 +117,9 @@ void multiscale_pseudo_label(std::vector<Array> logits, std::vector<bool> flippe
 
 void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray confidence, float threshold,
                             OptionalArray pixel_weight, OptionalArray class_weight, int64_t ignore_index,
-                            float label_smoothing, bool align_corners, OptionalArray grad_output, OptionalArray log_sum,
-                            OptionalArray pixel_loss, OptionalArray gradient, OptionalArray loss,
-                            OptionalArray counts) {
+                            float label_smoothing, bool align_corners, int normalize, OptionalArray given_divisor,
+                            OptionalArray grad_output, OptionalArray log_sum, OptionalArray pixel_loss,
+                            OptionalArray gradient, OptionalArray loss, OptionalArray divisor) {
   Arrays arrays;
   CrossEntropyArgs args{};
   args.mode = static_cast<LossMode>(mode);
@@ -142,7 +142,9 @@ void upsample_cross_entropy(int mode, Array logits, Array target, OptionalArray 
   args.pixel_loss = arrays.add<float>(pixel_loss);
   args.gradient = arrays.add<void>(gradient);
   args.loss = arrays.add<float>(loss);
-  args.counts = arrays.add<int64_t>(counts);
+  args.normalize = static_cast<Normalize>(normalize);
+  args.given_divisor = arrays.add<float>(given_divisor);
+  args.divisor = arrays.add<float>(divisor);
   std::vector<LossTotals> totals(loss_blocks(args));
   arrays.add(totals);
   args.totals = totals.data();

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from maskmatch.ops import _backend
 from maskmatch.ops._patch_mask import memory_format
-from maskmatch.ops._upsample_cross_entropy import Divisor, LossInputs
 from maskmatch.ops.reference import hidden_patches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,20 +188,15 @@ class Emulated:
         )  # fmt: skip
         return label, confidence
 
-    def upsample_cross_entropy(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def upsample_cross_entropy(self, *inputs: Any) -> Tensor:
         return _CrossEntropy.apply(self.module, *inputs)
 
     def forms(self) -> dict[str, Callable[..., Any]]:
         """What a backend offers, by operator."""
-
-        def loss(inputs: LossInputs, divisor_of: Divisor | None) -> tuple[Tensor, Tensor]:
-            total, counts = self.upsample_cross_entropy(*inputs.values())
-            return total if divisor_of is None else total / divisor_of(counts), counts
-
         return {
             "patch_mask": self.patch_mask,
             "multiscale_pseudo_label": self.multiscale_pseudo_label,
-            "upsample_cross_entropy": loss,
+            "upsample_cross_entropy": self.upsample_cross_entropy,
         }
 
 
@@ -211,39 +205,40 @@ def _flat(images: Tensor, channels_last: bool) -> np.ndarray | None:
     return _array(images.permute(0, 2, 3, 1) if channels_last else images)
 
 
-_LOSS, _LOSS_AND_GRADIENT, _GRADIENT = range(3)  # LossMode of upsample_cross_entropy.cuh
+_LOSS, _LOSS_AND_GRADIENT, _GRADIENT = range(3)  # LossMode of loss_args.h
+_NORMALIZE = ("all", "confident", "given", "none")  # of loss_args.h
 
 
 class _CrossEntropy(torch.autograd.Function):
     """As csrc/cuda/upsample_cross_entropy.cpp and maskmatch/ops/_upsample_cross_entropy.py together."""
 
     @staticmethod
-    def forward(ctx: Any, module: ModuleType, logits: Tensor, target: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        *maps_and_options, per_pixel = rest
+    def forward(ctx: Any, module: ModuleType, logits: Tensor, target: Tensor, *rest: Any) -> Tensor:
+        *maps_and_options, normalize, given_divisor = rest
         inputs = [v.contiguous() if isinstance(v, Tensor) else v for v in (logits, target, *maps_and_options)]
-        with_gradient = ctx.needs_input_grad[1]
-        counts = torch.empty(2, dtype=torch.int64)
+        with_gradient, per_pixel = ctx.needs_input_grad[1], normalize == "none"
         loss = torch.empty(target.shape if per_pixel else ())
+        divisor = None if per_pixel else torch.empty(())
         log_sum = torch.empty(target.shape) if per_pixel and with_gradient else None
         gradient = torch.empty(logits.shape) if with_gradient and not per_pixel else None
+        inputs += [_NORMALIZE.index(normalize), given_divisor]
         _call(
             module, _LOSS if gradient is None else _LOSS_AND_GRADIENT, inputs, None, log_sum,
-            loss if per_pixel else None, gradient, None if per_pixel else loss, counts,
+            loss if per_pixel else None, gradient, None if per_pixel else loss, divisor,
         )  # fmt: skip
-        ctx.module, ctx.inputs, ctx.log_sum, ctx.gradient = module, inputs, log_sum, gradient
-        ctx.mark_non_differentiable(counts)
-        return loss, counts
+        ctx.module, ctx.inputs, ctx.log_sum, ctx.gradient, ctx.divisor = module, inputs, log_sum, gradient, divisor
+        return loss
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         logits = ctx.inputs[0]
         if ctx.log_sum is None:
-            gradient = (ctx.gradient * gradients[0]).to(logits.dtype)
+            gradient = (ctx.gradient * (gradients[0] / ctx.divisor)).to(logits.dtype)
         else:
             gradient = torch.empty(logits.shape, dtype=logits.dtype)
             upstream = gradients[0].float().contiguous()
             _call(ctx.module, _GRADIENT, ctx.inputs, upstream, ctx.log_sum, None, gradient, None, None)
-        return None, gradient, *[None] * 9
+        return None, gradient, *[None] * 10
 
 
 def _call(module: ModuleType, mode: int, inputs: list[Any], *outputs: Tensor | None) -> None:

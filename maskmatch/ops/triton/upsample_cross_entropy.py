@@ -6,8 +6,6 @@ _cross_entropy_gradient.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 import triton
 import triton.language as tl
@@ -83,8 +81,7 @@ def loss_kernel(
 
 def _dense(inputs: LossInputs) -> LossInputs:
     """With contiguous maps; the logits' strides are the kernels' own arguments."""
-    return replace(
-        inputs,
+    return inputs._replace(
         target=inputs.target.contiguous(),
         confidence=_contiguous(inputs.confidence),
         pixel_weight=_contiguous(inputs.pixel_weight),
@@ -107,17 +104,19 @@ def upsample_cross_entropy(
     ignore_index: int,
     label_smoothing: float,
     align_corners: bool,
-    per_pixel: bool,
+    normalize: str,
+    divisor: Tensor | None,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, counts and what the backward needs, as csrc/library.cpp describes them."""
+    """Loss, divisor and what the backward needs, as csrc/library.cpp describes them."""
     count, classes, input_height, input_width = logits.shape
     height, width = target.shape[-2:]
     check_labels(target, classes, ignore_index)
     inputs = _dense(LossInputs(
         logits, target, confidence, threshold, pixel_weight, class_weight,
-        ignore_index, label_smoothing, align_corners, per_pixel,
+        ignore_index, label_smoothing, align_corners, normalize, divisor,
     ))  # fmt: skip
+    per_pixel = normalize == "none"
     block_classes, block_pixels = tile_shape(classes)
     programs = count * height * triton.cdiv(width, block_pixels)
     pixel_loss = logits.new_empty(target.shape, dtype=torch.float32) if per_pixel else None
@@ -133,11 +132,16 @@ def upsample_cross_entropy(
                 index_type(logits, width), block_classes, block_pixels,
                 debug=True, sanitize_overflow=False,
             )  # fmt: skip
-    counts = partial_counts.sum(dim=1)
-    loss = partial_loss.sum(dtype=torch.float64).float() if pixel_loss is None else pixel_loss
-    if log_sum is None:
-        return loss, counts, logits.new_empty(0, dtype=torch.float32)
-    return loss, counts, log_sum if per_pixel else _gradient(inputs, log_sum, None)
+    if pixel_loss is not None:
+        nothing = logits.new_empty(0, dtype=torch.float32)
+        return pixel_loss, nothing, nothing.clone() if log_sum is None else log_sum
+    if divisor is None:
+        divided_by = partial_counts[0 if normalize == "all" else 1].sum().clamp_min(1).float()
+    else:
+        divided_by = torch.where(divisor > 0, divisor, torch.inf)
+    loss = partial_loss.sum(dtype=torch.float64).float() / divided_by
+    gradient = logits.new_empty(0, dtype=torch.float32) if log_sum is None else _gradient(inputs, log_sum, None)
+    return loss, divided_by, gradient
 
 
 @torch.library.custom_op("maskmatch_triton::upsample_cross_entropy_backward", mutates_args=())
@@ -157,7 +161,7 @@ def upsample_cross_entropy_backward(
     """The gradient of the logits, in their dtype, from that of every pixel's loss."""
     inputs = _dense(LossInputs(
         logits, target, confidence, threshold, pixel_weight, class_weight,
-        ignore_index, label_smoothing, align_corners, per_pixel=True,
+        ignore_index, label_smoothing, align_corners, "none", None,
     ))  # fmt: skip
     return _gradient(inputs, log_sum.contiguous(), grad_output.contiguous()).to(logits.dtype)
 

@@ -41,13 +41,14 @@ def test_opcheck_of_pseudo_label(average: str) -> None:
     torch.library.opcheck(TRITON.multiscale_pseudo_label, (scales, 5, 6, [0, 1], [0.5, 0.5], average, False))
 
 
-@pytest.mark.parametrize("per_pixel", [False, True])
-def test_opcheck_of_cross_entropy(per_pixel: bool) -> None:
+@pytest.mark.parametrize("normalize", ["all", "given", "none"])
+def test_opcheck_of_cross_entropy(normalize: str) -> None:
     logits = torch.randn(1, 3, 2, 3, dtype=torch.bfloat16, device=DEVICE)
     target, confidence = torch.randint(0, 3, (1, 5, 6), device=DEVICE), torch.rand(1, 5, 6, device=DEVICE)
     options = (confidence, 0.5, torch.rand(1, 5, 6, device=DEVICE), torch.rand(3, device=DEVICE), 255, 0.1, False)
-    with_gradient = (logits.clone().requires_grad_(), target, *options, per_pixel, True)
+    divided = (normalize, torch.tensor(7.0, device=DEVICE) if normalize == "given" else None)
+    with_gradient = (logits.clone().requires_grad_(), target, *options, *divided, True)
     torch.library.opcheck(TRITON.upsample_cross_entropy, with_gradient)
-    torch.library.opcheck(TRITON.upsample_cross_entropy, (logits, target, *options, per_pixel, False))
+    torch.library.opcheck(TRITON.upsample_cross_entropy, (logits, target, *options, *divided, False))
     backward = (torch.rand(1, 5, 6, device=DEVICE), logits, target, torch.rand(1, 5, 6, device=DEVICE), *options)
     torch.library.opcheck(TRITON.upsample_cross_entropy_backward, backward)

@@ -103,7 +103,7 @@ def launches() -> dict[str, tuple[int, int]]:
     emulator.multiscale_pseudo_label(logits, 20, 321, [False] * 3, [1 / 3] * 3, "logit", False)
     for of_loss in (target, target[:, :3, :41]):  # the second one too small for the fast form
         emulator.upsample_cross_entropy(
-            logits[0].requires_grad_(), of_loss, None, 0.0, None, None, 255, 0.0, False, False
+            logits[0].requires_grad_(), of_loss, None, 0.0, None, None, 255, 0.0, False, "all", None
         )
     emulator.module.set_device(0)
     names = ["hide_patches", "normalize", "pseudo_label_series", "pseudo_label_general"]

@@ -14,6 +14,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector = 4;  // elements that a thread has of a row of pixels,
 constexpr int kRows = 4;    // and rows, all of one row of patches
+constexpr int kApart = 32;  // a warp, which has neighbouring elements where a thread cannot
 
 // A patch is hidden where fewer than `hidden` keys of its image are lower; kLanes threads count them. Each block draws
 // all keys of its image, so that of many patches it had better rank many.
@@ -51,7 +52,7 @@ struct NormalizeArgs {
   Divider threads_a_row, threads_a_patch, patch_rows, channels, patch_size;
 };
 
-// kVector neighbouring elements of a row whose ends are aligned; of any other every threads_a_row-th.
+// kVector neighbouring elements of a row whose ends are aligned; of any other every kApart-th.
 template <class Element>
 struct alignas(kVector * sizeof(Element)) Vector {
   Element values[kVector];
@@ -92,8 +93,8 @@ __global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ No
   const int32_t in_row = all.threads_a_row.split(index), in_patch = all.threads_a_patch.split(index);
   const int32_t patch_row = all.patch_rows.split(index);
   const int64_t plane = all.first_plane + index, image = kChannelsLast ? plane : plane / args.channels;
-  const int32_t step = kAligned ? 1 : static_cast<int32_t>(all.threads_a_row.divisor);
-  const int32_t first = kAligned ? in_row * kVector : in_row;
+  const int32_t step = kAligned ? 1 : kApart;
+  const int32_t first = kAligned ? in_row * kVector : in_row / kApart * (kApart * kVector) + in_row % kApart;
 
   float scale[kVector], bias[kVector];
   Vector<Result> fill;
@@ -138,10 +139,11 @@ __global__ void __launch_bounds__(kThreads) normalize(const __grid_constant__ No
 template <class Element>
 cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
   const int64_t row_elements = static_cast<int64_t>(args.width) * (args.channels_last ? args.channels : 1);
-  const auto threads_a_row = static_cast<int32_t>(ceil_div(row_elements, kVector));
   const auto threads_a_patch = static_cast<int32_t>(ceil_div(args.patch_size, kRows));
   const bool aligned =
       row_elements % kVector == 0 && reinterpret_cast<uintptr_t>(args.images) % sizeof(Vector<Element>) == 0;
+  const auto threads_a_row =
+      static_cast<int32_t>(aligned ? row_elements / kVector : ceil_div(row_elements, kApart * kVector) * kApart);
   const auto kernel = args.channels_last ? aligned ? normalize<Element, true, true> : normalize<Element, true, false>
                       : aligned          ? normalize<Element, false, true>
                                          : normalize<Element, false, false>;

@@ -29,7 +29,7 @@ MUTANTS = [
     Mutant("barrier after the ranks removed", "patch_mask",
            "lower += others[i] < key;\n    __syncthreads();", "lower += others[i] < key;"),
     Mutant("one patch too many hidden", "patch_mask", "lower < args.hidden", "lower <= args.hidden"),
-    Mutant("last patch not checked", "patch_mask", "if (patch < patches) args.grid", "args.grid"),
+    Mutant("last patch not checked", "patch_mask", "lane == 0 && patch < patches", "lane == 0"),
     Mutant("last elements not checked", "patch_mask", "if (i < inside) row[i * step] =", "row[i * step] ="),
     Mutant("wrong stride of the result", "pseudo_label_series_of_three",
            "first_pixel + row * labels.width + column", "first_pixel + row * labels.height + column"),

@@ -28,7 +28,7 @@ SHAPES = [
     (1, 3, 2, 3, 40, 120),
     (0, 3, 4, 4, 9, 9),
 ]
-if INTERPRETED:  # which is slow for each row of pixels: the same kinds of shapes, with fewer rows
+if INTERPRETED:  # which is slow for each program: the same kinds of shapes, with fewer rows and logits
     SHAPES = [
         (2, 5, 1, 1, 5, 7),
         (1, 3, 1, 50, 1, 100),
@@ -36,14 +36,14 @@ if INTERPRETED:  # which is slow for each row of pixels: the same kinds of shape
         (2, 21, 3, 3, 11, 13),
         (1, 19, 5, 6, 5, 6),
         (1, 4, 8, 9, 11, 13),
-        (1, 3, 20, 30, 7, 11),
+        (1, 3, 10, 15, 4, 6),
         (1, 2, 3, 4, 19, 27),
         (1, 4, 1, 5, 14, 70),
         (2, 3, 1, 5, 8, 80),
         (1, 150, 2, 3, 4, 9),
         (1, 255, 2, 2, 3, 4),
         (2, 1, 4, 4, 5, 9),
-        (1, 7, 40, 200, 3, 40),
+        (1, 7, 13, 60, 2, 12),
         (1, 2, 3, 400, 2, 2),
         (1, 3, 1, 3, 10, 120),
         (0, 3, 4, 4, 9, 9),

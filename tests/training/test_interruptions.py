@@ -15,6 +15,7 @@ import pytest
 from maskmatch.commands.command_line import EXIT_STOPPED, parse_train
 from maskmatch.common.signals import ECHO_SECONDS, StopError, StopSignal
 from maskmatch.training import train as train_in_python
+from tests.training.stop_after import StopAfter
 
 STEPS = [
     "--train.steps",
@@ -109,31 +110,14 @@ sys.exit(train.main([]))
     assert (done.returncode, done.stderr.strip()) == (EXIT_STOPPED, "stopped by SIGTERM")
 
 
-class StopAt(StopSignal):
-    """Has received a signal from the moment it was asked `count` times."""
-
-    def __init__(self, count):
-        self.count = count
-        super().__init__()
-
-    @property
-    def received(self):
-        self.count -= 1
-        return "SIGTERM" if self.count < 0 else None
-
-    @received.setter
-    def received(self, name):
-        pass
-
-
 def test_stopped_before_every_step_and_every_validation(uninterrupted, fast_options, assert_same_run, tmp_path):
     """Each time in the run that was resumed from the stop before."""
     run = tmp_path / "run"
     config = parse_train([*fast_options, *map(str, STEPS), "--output", str(run), "--resume"])
     for _ in range(9):  # before steps 2 to 8, and before the validations of steps 4 and 8
         with pytest.raises(StopError, match="SIGTERM after step"):
-            train_in_python(config, stop=StopAt(2))
-    train_in_python(config, stop=StopAt(2))
+            train_in_python(config, stop=StopAfter(2))
+    train_in_python(config, stop=StopAfter(2))
     assert_same_run(run, uninterrupted)
 
 

@@ -7,8 +7,9 @@ import safetensors.torch
 import torch
 
 from maskmatch.commands.command_line import parse_train
-from maskmatch.common.signals import StopError, StopSignal
+from maskmatch.common.signals import StopError
 from maskmatch.training import train as train_in_python
+from tests.training.stop_after import StopAfter
 
 OPTIONS = [
     "--train.steps",
@@ -20,23 +21,6 @@ OPTIONS = [
     "--method.ablation.reconstruction",
     "true",
 ]
-
-
-class StopAfter(StopSignal):
-    """Receives a signal when it has been asked `count` times."""
-
-    def __init__(self, count):
-        self.count = count
-        super().__init__()
-
-    @property
-    def received(self):
-        self.count -= 1
-        return "SIGTERM" if self.count < 0 else None
-
-    @received.setter
-    def received(self, name):
-        pass
 
 
 def test_a_run(train, finished_run, fast_options, assert_same_run, tmp_path):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from maskmatch.commands.command_line import parse_train
 from maskmatch.commands.train import main
 from maskmatch.common.errors import UserError
-from maskmatch.common.signals import StopError, StopSignal
+from maskmatch.common.signals import StopError
 from maskmatch.config import TrainConfig
 from maskmatch.method import MaskMatch
 from maskmatch.training import build
@@ -22,6 +22,7 @@ from maskmatch.training.graph import StepGraphs, step_graphs
 from maskmatch.training.step import TrainStep
 from tests.training.graph.stand_in import Capture, graphs_on_a_cpu
 from tests.training.graph.steps import OPTIONS, RECORDED, Batches, assert_equal, make_step, trained
+from tests.training.stop_after import StopAfter
 
 
 @pytest.fixture(autouse=True)
@@ -55,23 +56,6 @@ def test_options(options):
         replayed = trained(graphs=True, **copy.deepcopy(options))
     assert steps == ([0, 1, 2, 4] if options.get("supervised_only") else RECORDED)
     assert_equal(replayed, trained(graphs=False, **copy.deepcopy(options)))
-
-
-class StopAfter(StopSignal):
-    """Has received a signal once it was asked `count` times: before every step, and twice in a validation."""
-
-    def __init__(self, count):
-        self.count = count
-        super().__init__()
-
-    @property
-    def received(self):
-        self.count -= 1
-        return "SIGTERM" if self.count < 0 else None
-
-    @received.setter
-    def received(self, name):
-        pass
 
 
 RUN = (

@@ -1,5 +1,5 @@
-// patch_mask on CUDA: the patch grid by the ranks of the patches' keys, then one pass over the pixels, which does not
-// read hidden ones.
+// patch_mask on CUDA: the patch grid, a thread block an image, then one pass over the pixels, which does not read
+// hidden ones.
 #include "patch_mask.cuh"
 
 #include <algorithm>
@@ -16,30 +16,60 @@ constexpr int kVector = 4;  // elements that a thread has of a row of pixels,
 constexpr int kRows = 4;    // and rows, all of one row of patches
 constexpr int kApart = 32;  // a warp, which has neighbouring elements where a thread cannot
 
-// A patch is hidden where fewer than `hidden` keys of its image are lower; kLanes threads count them. Each block draws
-// all keys of its image, so that of many patches it had better rank many.
-constexpr int64_t kManyPatches = 1024;
-template <int kLanes>
-__global__ void __launch_bounds__(kThreads) hide_patches(const __grid_constant__ PatchMaskArgs args) {
-  __shared__ uint64_t others[kThreads];
-  constexpr int kPatches = kThreads / kLanes;
-  const int64_t patches = static_cast<int64_t>(args.rows) * args.columns;
-  const int64_t blocks_an_image = (patches + kPatches - 1) / kPatches, image = blockIdx.x / blocks_an_image;
-  const int64_t patch = blockIdx.x % blocks_an_image * kPatches + threadIdx.x / kLanes;
-  const int lane = threadIdx.x % kLanes;
+// The patches with the `hidden` lowest keys are hidden. A block finds the lowest key that is not, a digit at a time
+// from the highest on: it counts the keys that agree so far by their next digit, and takes the digit at which enough of
+// them are lower. Keys are drawn once where there is room to keep them.
+constexpr int kKeyThreads = 512;
+constexpr int kDigitBits = 8, kDigits = 1 << kDigitBits;
+constexpr int kKept = 4096;
+__global__ void __launch_bounds__(kKeyThreads) hide_patches(const __grid_constant__ PatchMaskArgs args) {
+  __shared__ uint64_t kept[kKept];
+  __shared__ int agreeing[kDigits];
+  __shared__ int shared_digit, shared_wanted;
+  const int64_t image = blockIdx.x, patches = static_cast<int64_t>(args.rows) * args.columns;
   const PatchKeys keys = patch_keys(args.strategy, args.seeds[image], args.rows, args.columns);
-  const uint64_t key = distinct_key(keys, patch);
-  int64_t lower = 0;
-  for (int64_t first = 0; first < patches; first += kThreads) {
-    const int64_t left = patches - first, count = left < kThreads ? left : kThreads;
-    if (threadIdx.x < count) others[threadIdx.x] = distinct_key(keys, first + threadIdx.x);
-    __syncthreads();
-    for (int i = lane; i < count; i += kLanes) lower += others[i] < key;
-    __syncthreads();
+  const auto key_of = [&](int64_t patch) { return patch < kKept ? kept[patch] : distinct_key(keys, patch); };
+  for (int64_t patch = threadIdx.x; patch < patches && patch < kKept; patch += kKeyThreads) {
+    kept[patch] = distinct_key(keys, patch);  // which the same thread reads
   }
-#pragma unroll
-  for (int lanes = 1; lanes < kLanes; lanes *= 2) lower += __shfl_xor_sync(~0u, lower, lanes);
-  if (lane == 0 && patch < patches) args.grid[image * patches + patch] = lower < args.hidden;
+
+  uint64_t first_visible = 0;  // its digits so far
+  int shift = 64;
+  int wanted = static_cast<int>(args.hidden);  // of those that agree with them: how many are hidden
+  while (wanted > 0 && wanted < patches) {
+    shift -= kDigitBits;
+    if (threadIdx.x < kDigits) agreeing[threadIdx.x] = 0;
+    __syncthreads();
+    for (int64_t patch = threadIdx.x; patch < patches; patch += kKeyThreads) {
+      const uint64_t key = key_of(patch);
+      // In two steps, as the first shift would be by all 64 bits.
+      if ((key >> shift >> kDigitBits) == first_visible) atomicAdd(agreeing + (key >> shift) % kDigits, 1);
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      constexpr int kDigitsALane = kDigits / 32;
+      const int* own = agreeing + threadIdx.x * kDigitsALane;
+      int sum = 0;
+      for (int i = 0; i < kDigitsALane; ++i) sum += own[i];
+      int lower = 0;  // keys of lower lanes
+      for (int lanes = 1, all = sum; lanes < 32; lanes *= 2) {
+        const int others = __shfl_xor_sync(~0u, all, lanes);
+        if (threadIdx.x & lanes) lower += others;
+        all += others;
+      }
+      for (int i = 0; i < kDigitsALane; ++i) {
+        if (lower <= wanted && wanted < lower + own[i]) {
+          shared_digit = threadIdx.x * kDigitsALane + i, shared_wanted = wanted - lower;
+        }
+        lower += own[i];
+      }
+    }
+    __syncthreads();
+    first_visible = first_visible << kDigitBits | shared_digit, wanted = shared_wanted;
+  }
+  for (int64_t patch = threadIdx.x; patch < patches; patch += kKeyThreads) {
+    args.grid[image * patches + patch] = wanted > 0 || (shift < 64 && key_of(patch) >> shift < first_visible);
+  }
 }
 
 // Threads are counted along a row, down the rows of a patch, down the patches, and over the planes: the images, or
@@ -170,10 +200,7 @@ cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t launch_patch_mask(const PatchMaskArgs& args, cudaStream_t stream) {
-  const int64_t patches = static_cast<int64_t>(args.rows) * args.columns;
-  const int lanes = patches < kManyPatches ? 8 : 2;
-  const int64_t blocks = args.count * ceil_div(patches, kThreads / lanes);
-  const cudaError_t error = launch(lanes == 8 ? hide_patches<8> : hide_patches<2>, blocks, kThreads, 0, stream, args);
+  const cudaError_t error = launch(hide_patches, args.count, kKeyThreads, 0, stream, args);
   if (error != cudaSuccess) return error;
   switch (args.type) {
     case ElementType::kUint8:

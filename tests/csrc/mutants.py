@@ -24,12 +24,14 @@ class Mutant:
 
 
 MUTANTS = [
-    Mutant("barrier before the ranks removed", "patch_mask",
-           "    __syncthreads();\n    for (int i = lane;", "    for (int i = lane;"),
-    Mutant("barrier after the ranks removed", "patch_mask",
-           "lower += others[i] < key;\n    __syncthreads();", "lower += others[i] < key;"),
-    Mutant("one patch too many hidden", "patch_mask", "lower < args.hidden", "lower <= args.hidden"),
-    Mutant("last patch not checked", "patch_mask", "lane == 0 && patch < patches", "lane == 0"),
+    Mutant("barrier before the count removed", "patch_mask",
+           "agreeing[threadIdx.x] = 0;\n    __syncthreads();", "agreeing[threadIdx.x] = 0;"),
+    Mutant("barrier after the count removed", "patch_mask",
+           "    __syncthreads();\n    if (threadIdx.x < 32) {", "    if (threadIdx.x < 32) {"),
+    Mutant("one patch too many hidden", "patch_mask", ">> shift < first_visible", ">> shift <= first_visible"),
+    Mutant("last digit not told to the block", "patch_mask",
+           "    __syncthreads();\n    first_visible =", "    first_visible ="),
+    Mutant("keys of lower lanes not counted", "patch_mask", "if (threadIdx.x & lanes) lower += others;", ""),
     Mutant("last elements not checked", "patch_mask", "if (i < inside) row[i * step] =", "row[i * step] ="),
     Mutant("wrong stride of the result", "pseudo_label_series_of_three",
            "first_pixel + row * labels.width + column", "first_pixel + row * labels.height + column"),

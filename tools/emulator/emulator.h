@@ -29,7 +29,7 @@ struct Device {
   int multiprocessors, shared_bytes, shared_bytes_a_block;
 };
 constexpr Device kDevices[] = {{20, 100 << 10, 99 << 10}, {40, 64 << 10, 64 << 10}, {132, 228 << 10, 227 << 10}};
-constexpr int kMostImages = 16;
+constexpr int kMostImages = 64;
 void set_device(int index, int images);  // 0 and 1 before the first call
 int device();                            // another number for each index and number of images
 Device device_of(int number);

@@ -53,3 +53,14 @@ def test_patch_mask(
         assert output.numel() == 0 or output.stride() == same_layout.stride()
         error = (output.cpu().double() - expected).abs()
         assert not error.numel() or error.max() <= IMAGE_TOLERANCE[dtype]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="takes minutes")
+@pytest.mark.parametrize("strategy", ["random", "block", "grid"])
+def test_more_patches_than_a_thread_block_keeps(backend: torch.device, strategy: str) -> None:
+    images, seeds = torch.zeros(2, 3, 71, 67), torch.tensor([3, -5])
+    for ratio in (0.001, 0.7, 0.9999):
+        grid = patch_mask(images.to(backend), 1, mask_ratio=ratio, seeds=seeds.to(backend), strategy=strategy)[1]
+        with use_backend("reference"):
+            expected = patch_mask(images, 1, mask_ratio=ratio, seeds=seeds, strategy=strategy)[1]
+        assert torch.equal(grid.cpu(), expected)

@@ -232,6 +232,9 @@ class TrainConfig:
     """Steps between checkpoints; default a tenth of the run."""
     keep_checkpoints: int = option(2, at_least(1), free=True)
     """How many of the last checkpoints stay, beside the best."""
+    baseline_every: int = option(0, at_least(0))
+    """Train a copy of the network on the labels alone beside the run, from the end of the warm-up on, at every so many
+    steps, and hand over whichever is better on val; 0: none. 2 makes a run about a fifth longer."""
 
 
 @dataclass

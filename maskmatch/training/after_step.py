@@ -35,12 +35,16 @@ def _validate(run: Run, display: Display, stop: StopSignal) -> tuple[dict[str, A
     """What a record says of both networks on val, and whether the selected one is the best so far."""
     with stop.raising() if run.world.size == 1 else nullcontext():  # processes stop together, after it
         student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
-    display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}")
+        alone = run.baseline.measure(run.validator) if run.baseline and run.baseline.begun else None
+    labels_alone = f", labels alone {alone.miou:.4f}" if alone else ""
+    display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}{labels_alone}")
+    if run.baseline and alone:
+        run.baseline.remember(alone, run.step)
     selected = teacher.miou if run.config.train.select == "teacher" else student.miou
     best = selected > run.best_miou
     if best:
         run.best_miou, run.best_step = selected, run.step
-    return {
+    return ({"miou_baseline": alone.miou} if alone else {}) | {
         "miou_student": student.miou,
         "miou_teacher": teacher.miou,
         "iou_student": [finite(iou) for iou in student.iou],

@@ -30,6 +30,7 @@ from maskmatch.run_files.checkpoint import State
 from maskmatch.run_files.config_file import write_config
 from maskmatch.run_files.versions import write_environment
 from maskmatch.training import distributed
+from maskmatch.training.baseline import make_baseline
 from maskmatch.training.distributed import World
 from maskmatch.training.graph import step_graphs
 from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
@@ -53,6 +54,7 @@ def build(config: Config, student: Student | None = None) -> Run:
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     graphs, without_graph = step_graphs(config.train, device, world)
+    baseline = make_baseline(student, config, dataset.num_classes, world)
     train_step = TrainStep(student.network, teacher, plan.method, config.train, world, counter, graphs)
     folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
     data = fingerprint(
@@ -84,6 +86,7 @@ def build(config: Config, student: Student | None = None) -> Run:
         speed=_speed(config, world, device, start=state.step if state else 0),
         without_dali=plan.choice.instead,
         without_graph=without_graph,
+        baseline=baseline,
         notes=[*_warnings(dataset, plan.checked, world), *notes],
     )
     if state:

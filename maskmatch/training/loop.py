@@ -83,6 +83,8 @@ def take_step(run: Run) -> None:
     with run.train_step.phases("data wait"), run.speed.waiting():
         run.batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
     try:
+        if run.baseline:
+            run.baseline(run.batches, run.step, run.train_step)
         run.recorder.pending.append(run.train_step(run.batches, run.step, compare=run.is_logged(run.step)))
     except (ValueError, RuntimeError) as error:  # the latter from torch.compile
         if "more than 1 value per channel" not in str(error):  # BatchNorm after a global pooling

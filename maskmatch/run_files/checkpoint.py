@@ -52,6 +52,7 @@ class State:
     class_balance: dict[str, Any] = field(default_factory=dict)  # what it has seen of the classes
     unlogged: dict[str, Any] = field(default_factory=dict)  # what the steps since the last record have measured
     baseline: dict[str, Any] = field(default_factory=dict)  # the supervised-only network beside the run's
+    remedies: dict[str, Any] = field(default_factory=dict)  # what the run has done about its warnings
     finished_step: bool = True  # False where the run was stopped before `step` was validated and logged
 
     @property

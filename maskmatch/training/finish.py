@@ -68,7 +68,7 @@ def _summary(run: Run, log: MetricsLog) -> dict[str, Any]:
         "select": run.config.train.select,
         "skipped_steps": final["skipped_steps"],
         **run.speed.summary(),
-        "steps": run.config.train.steps,
+        "steps": run.step,
         "fused": run.config.fused,
         "loader": run.loader.name,
         "skipped_files": [str(path) for path in run.loader.skipped],

@@ -20,6 +20,7 @@ from maskmatch.training.baseline import Baseline
 from maskmatch.training.distributed import Vote, World
 from maskmatch.training.pseudo_label_watch import CollapseWatch
 from maskmatch.training.records import Recorder
+from maskmatch.training.remedies import Remedies
 from maskmatch.training.schedules import global_batch, lr_report
 from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep
@@ -50,6 +51,7 @@ class Run:
     without_dali: str | None  # why the torch loader takes its place
     without_graph: str | None  # why the steps on a GPU are no CUDA graphs
     baseline: Baseline | None
+    remedies: Remedies | None
     notes: list[str]  # lines for the user on the data and on how the run was resumed
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
@@ -63,6 +65,11 @@ class Run:
     def steps(self) -> int:
         """Of the whole run."""
         return self.config.train.steps or 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left to take."""
+        return self.step == self.steps or (self.remedies is not None and self.remedies.stopped)
 
     @staticmethod
     def is_logged(step: int) -> bool:
@@ -99,6 +106,7 @@ class Run:
             unlogged=self.recorder.state_dict(),
             finished_step=self.finished_step,
             baseline=self.baseline.state_dict() if self.baseline else {},
+            remedies=self.remedies.state_dict() if self.remedies else {},
             **self.train_step.state_dict(),
         )
 
@@ -109,4 +117,6 @@ class Run:
         self.train_step.load_state(state)
         if self.baseline:
             self.baseline.load_state_dict(state.baseline)
+        if self.remedies:
+            self.remedies.load_state_dict(state.remedies)
         self.recorder.load_state_dict(state.unlogged)

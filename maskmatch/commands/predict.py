@@ -1,4 +1,7 @@
-"""`python -m maskmatch.predict RUN IMAGES... --output DIR`: masks for files, folders and videos."""
+"""`python -m maskmatch.predict RUN IMAGES... --output DIR`: masks for files, folders and videos.
+
+With `--next N` no masks, but the images that a person should give one next: see predict_next.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _predict(argv: Sequence[str]) -> int:
     options = _options(argv)
-    from maskmatch.inference.inputs import find_inputs, read_inputs
+    from maskmatch.inference.inputs import find_inputs, in_batches, read_inputs
     from maskmatch.inference.trained_model import load
 
     model = load(options["run"], checkpoint=options["checkpoint"], weights=options["weights"], device=options["device"])
     how = inference_of(options, model)
+    if options["next"] is not None:
+        from maskmatch.commands.predict_next import name_next
+
+        name_next(model, list(_arguments(options["images"] or [])), options)
+        return 0
     threshold = model.config.method.threshold if options["threshold"] is None else options["threshold"]
     folder = Path(options["output"])
     names = [*FOLDERS, PSEUDO_LABELS]
@@ -69,7 +76,7 @@ def _predict(argv: Sequence[str]) -> int:
     failures: list[str] = []
     with passing_progress() as progress, output:
         task = progress.add_task("predicting", total=None if any(one.is_video for one in inputs) else len(inputs))
-        for batch in _batches(read_inputs(inputs, output.wants, failures.append)):
+        for batch in in_batches(read_inputs(inputs, output.wants, failures.append)):
             for image, labels, confidence in _run(model, how, batch):
                 output.write(image, labels, confidence)
             progress.advance(task, len(batch))
@@ -85,10 +92,11 @@ def _predict(argv: Sequence[str]) -> int:
 
 def _options(argv: Sequence[str]) -> dict[str, Any]:
     parser = run_parser("maskmatch.predict", DESCRIPTION)
-    parser.add_argument(
+    images = parser.add_argument(
         "images", type=str, nargs="+", help="Files, folders, patterns, videos; - reads such a list from stdin."
     )
-    parser.add_argument("--output", type=str, required=True, help="Folder to write to.")
+    images.required = False  # with --next; nargs "*" would take none where options stand between RUN and IMAGES
+    parser.add_argument("--output", type=str | None, default=None, help="Folder to write to.")
     add_inference_options(parser)
     add_switch(parser, "--overwrite", "Write again what is there already.")
     add_switch(
@@ -99,11 +107,30 @@ def _options(argv: Sequence[str]) -> dict[str, Any]:
     parser.add_argument(
         "--threshold", type=float | None, default=None, help="Confidence of a pseudo-label; default training's."
     )
+    parser.add_argument(
+        "--next",
+        type=int | None,
+        default=None,
+        help="Predict nothing, but name so many images whose masks would help most, of those given or of the run's "
+        "unlabelled ones; with --output also as next.json.",
+    )
     options = parse(parser, argv)
-    threshold = options["threshold"]
+    _check(options)
+    return options
+
+
+def _check(options: dict[str, Any]) -> None:
+    threshold, wanted = options["threshold"], options["next"]
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"threshold must be a number from 0 to 1, got {threshold}")
-    return options
+    if wanted is None and not options["images"]:
+        raise UserError("images: expected files, folders, patterns or videos, got none")
+    if wanted is None and options["output"] is None:
+        raise UserError("required: output, the folder to write to (or --next)")
+    if wanted is not None and wanted < 1:
+        raise UserError(f"next must be at least 1, got {wanted}")
+    if wanted is not None and (options["mode"] != "whole" or options["scales"] != [1.0] or options["flip"]):
+        raise UserError("--next looks at whole images once: leave --mode, --scales and --flip out")
 
 
 def _arguments(given: Sequence[str]) -> Iterator[str]:
@@ -150,15 +177,6 @@ def _prepare(folder: Path, settings: dict[str, Any], overwrite: bool) -> None:
                     "give another --output, or --overwrite"
                 )
     write_text(path, json.dumps(found | settings, indent=1) + "\n")
-
-
-def _batches(images: Iterator[NamedImage]) -> Iterator[list[NamedImage]]:
-    """Consecutive images of one size."""
-    from maskmatch.inference.modes import BATCH_PIXELS
-
-    for (height, width), same in groupby(images, key=lambda image: image.pixels.shape[:2]):
-        while batch := list(islice(same, max(1, BATCH_PIXELS // (height * width)))):
-            yield batch
 
 
 def _run(

@@ -232,6 +232,12 @@ class TrainConfig:
     """Steps between checkpoints; default a tenth of the run."""
     keep_checkpoints: int = option(2, at_least(1), free=True)
     """How many of the last checkpoints stay, beside the best."""
+    baseline_every: int = option(0, at_least(0), free=True)
+    """Train a copy of the network on the labels alone beside the run, from the end of the warm-up on, at every so many
+    steps, and hand over whichever is better on val; 0: none. 2 makes a run about a fifth longer."""
+    act_on_warnings: bool = option(False, free=True)
+    """Where pseudo-labels collapse or val falls, ease the threshold, prolong the warm-up, lower the weight of the
+    unlabelled losses, each once; and end the run where val has not risen for long."""
 
 
 @dataclass

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 from maskmatch.common.errors import UserError
 from maskmatch.data.decoding.files import IMAGE_SUFFIXES, is_utf8, read_image
 from maskmatch.data.listing.patterns import Pattern, is_pattern
+from maskmatch.inference.modes import BATCH_PIXELS
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 READERS = 2
@@ -129,6 +131,13 @@ def read_inputs(
                 pending.append((one, pool.submit(read_image, one.path)))
                 yield from _decoded(pending, READ_AHEAD, fail)
         yield from _decoded(pending, 0, fail)
+
+
+def in_batches(images: Iterable[NamedImage]) -> Iterator[list[NamedImage]]:
+    """Consecutive images of one size, as many as share a forward."""
+    for (height, width), same in groupby(images, key=lambda image: image.pixels.shape[:2]):
+        while batch := list(islice(same, max(1, BATCH_PIXELS // (height * width)))):
+            yield batch
 
 
 def _decoded(

@@ -80,10 +80,10 @@ def predict_batch(
     """Images of one size, uint8 or in units of [0, 1], [N, 3, H, W] -> label uint8, confidence float32, [N, H, W]."""
     height, width = images.shape[2:]
     inputs = normalized(images, student.mean, student.std)
-    with _evaluating(network):
+    with evaluating(network):
         if how.mode != "slide" and how.scales == (1.0,) and not how.flip:
             if how.mode == "whole":
-                inputs = _padded(inputs, student.padded_size(height), student.padded_size(width))
+                inputs = padded(inputs, student.padded_size(height), student.padded_size(width))
             else:
                 inputs = _resized(inputs, _window(how, student))
             size = inputs.shape[2:] if how.mode == "whole" else (height, width)
@@ -117,14 +117,14 @@ def _view(network: nn.Module, student: Student, inputs: Tensor, how: Inference, 
     inputs = _resized(inputs, (height, width))
     if how.mode == "slide":
         return _slide(network, student, inputs, _window(how, student))
-    padded = _padded(inputs, student.padded_size(height), student.padded_size(width))
-    return _forward(network, student, padded)[:, :, :height, :width]
+    inputs = padded(inputs, student.padded_size(height), student.padded_size(width))
+    return _forward(network, student, inputs)[:, :, :height, :width]
 
 
 def _slide(network: nn.Module, student: Student, inputs: Tensor, window: tuple[int, int]) -> Tensor:
     """The mean of the probabilities over overlapping windows of one size."""
     count, _, height, width = inputs.shape
-    inputs = _padded(inputs, max(height, window[0]), max(width, window[1]))
+    inputs = padded(inputs, max(height, window[0]), max(width, window[1]))
     corners = list(product(*(_starts(side, size) for side, size in zip(inputs.shape[2:], window, strict=True))))
     total, times = None, torch.zeros(inputs.shape[2:], device=inputs.device)
     at_once = max(1, BATCH_PIXELS // (count * window[0] * window[1]))
@@ -160,7 +160,8 @@ def _window(how: Inference, student: Student, scale: float = 1.0) -> tuple[int, 
     return student.nearest_size(height * scale), student.nearest_size(width * scale)
 
 
-def _padded(images: Tensor, height: int, width: int) -> Tensor:
+def padded(images: Tensor, height: int, width: int) -> Tensor:
+    """Images [N, C, H, W] with zeros at the right and at the bottom, up to a size."""
     return F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
 
 
@@ -171,7 +172,7 @@ def _resized(images: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def evaluating(network: nn.Module) -> Iterator[None]:
     """The network in eval mode; each module's training mode is put back afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()

@@ -74,6 +74,10 @@ class MaskMatch:
         self.class_balance = ClassBalance(config)
         self.supervised_loss = SupervisedLoss(config.class_weights, config.ohem, align_corners=align_corners)
 
+    def reconfigure(self, config: MethodConfig) -> None:
+        """Go on with options that differ in the threshold, the warm-up, the ramp or the weights of the losses alone."""
+        self.config, self.ramp_up = config, RampUp(config)
+
     def __call__(self, student: nn.Module, teacher: Callable[[Tensor], Tensor], batch: Batch, step: int) -> Losses:
         """All losses of a batch in one graph; one branch after the other needs less memory."""
         losses = dict.fromkeys(BRANCHES, batch.images.new_zeros((), dtype=torch.float32))

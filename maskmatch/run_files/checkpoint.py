@@ -3,7 +3,8 @@
     checkpoints/step_N/{student,teacher}.safetensors    weights, under the network's own names
     checkpoints/step_N/state.pt                         optimizer, step, best mIoU, configuration
     checkpoints/step_N/sha256                           sums of the three, as sha256sum -c takes them
-    checkpoints/last, checkpoints/best                  symbolic links to a step_N
+    checkpoints/baseline/                               weights of the supervised-only baseline, where there was one
+    checkpoints/last, checkpoints/best                  symbolic links to a step_N, and best maybe to baseline
 
 A checkpoint is written beside its place, synced, and renamed; the links are swapped by os.replace, `last` at the end.
 So `last` is whole at every moment, and whatever `best` is to be after it is there already.
@@ -16,6 +17,7 @@ import hashlib
 import io
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,10 @@ from maskmatch.common.errors import UserError
 from maskmatch.common.tensor_files import read_tensors
 
 FILES = ("student.safetensors", "teacher.safetensors", "state.pt")
+BASELINE = "baseline"
+
+Weights = dict[str, torch.Tensor]
+"""By the network's own names."""
 
 
 @dataclass
@@ -45,6 +51,8 @@ class State:
     head: dict[str, Any] = field(default_factory=dict)  # weights of what is trained beside the network
     class_balance: dict[str, Any] = field(default_factory=dict)  # what it has seen of the classes
     unlogged: dict[str, Any] = field(default_factory=dict)  # what the steps since the last record have measured
+    baseline: dict[str, Any] = field(default_factory=dict)  # the supervised-only network beside the run's
+    remedies: dict[str, Any] = field(default_factory=dict)  # what the run has done about its warnings
     finished_step: bool = True  # False where the run was stopped before `step` was validated and logged
 
     @property
@@ -59,32 +67,68 @@ def save(folder: Path, student: nn.Module, teacher: nn.Module, state: State, *, 
     Raises:
         UserError: the disk is full or not writable; what was there before is untouched.
     """
-    place, beside = folder / f"step_{state.step}", folder / f".step_{state.step}.tmp"
-    old = folder / f".step_{state.step}.old"
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        sums = ""
-        for name, content in _files(student, teacher, state):
-            _write(beside / name, content)
-            sums += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
-        _write(beside / "sha256", sums.encode())
-        _sync_folder(beside)
-        if place.exists():  # of a run that was killed before it moved the links, or resumed from further back
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(place, old)
-        os.replace(beside, place)
-        _sync_folder(folder)
+    place = folder / f"step_{state.step}"
+    with _intact(folder, place):
+        _replace(place, _files(student, teacher, state))
         for link in ("best", "last") if best else ("last",):
             _point(folder / link, place.name)
         _sync_folder(folder)
+    _prune(folder, state, keep)
+
+
+def save_baseline(folder: Path, student: Weights, teacher: Weights, *, best: bool) -> None:
+    """Write folder/baseline, weights alone, and point `best` at it if that is what it is.
+
+    Raises:
+        UserError: as `save`.
+    """
+    place = folder / BASELINE
+    with _intact(folder, place):
+        weights = {"student": student, "teacher": teacher}
+        _replace(place, [(f"{name}.safetensors", safetensors.torch.save(of)) for name, of in weights.items()])
+        if best:
+            _point(folder / "best", place.name)
+        _sync_folder(folder)
+    shutil.rmtree(_old(place), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _intact(folder: Path, place: Path) -> Iterator[None]:
+    """A checkpoint that cannot be written leaves those before it as they are; UserError."""
+    try:
+        yield
     except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(_beside(place), ignore_errors=True)
         _restore(folder)
         raise UserError(
             f"could not write the checkpoint {place}: {error.strerror}; the one before is intact"
         ) from error
-    _prune(folder, state.step, keep)
+
+
+def _replace(place: Path, files: list[tuple[str, bytes]]) -> None:
+    """Write a checkpoint's folder, with the sums of its files, beside its place, then move it there."""
+    beside, old = _beside(place), _old(place)
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    sums = ""
+    for name, content in files:
+        _write(beside / name, content)
+        sums += f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+    _write(beside / "sha256", sums.encode())
+    _sync_folder(beside)
+    if place.exists():  # of a run that was killed before it moved the links, or resumed from further back
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(place, old)
+    os.replace(beside, place)
+    _sync_folder(place.parent)
+
+
+def _beside(place: Path) -> Path:
+    return place.with_name(f".{place.name}.tmp")
+
+
+def _old(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
 
 
 class DamagedError(UserError):
@@ -114,7 +158,7 @@ def load(path: Path, student: nn.Module, teacher: nn.Module) -> State:
     return state
 
 
-def load_weights(path: Path, name: str) -> dict[str, torch.Tensor]:
+def load_weights(path: Path, name: str) -> Weights:
     """The weights of one network of a checkpoint folder; `name` is student or teacher.
 
     Raises:
@@ -167,7 +211,7 @@ def take_back(folder: Path, step: int) -> None:
 
 def _restore(folder: Path) -> None:
     """Put back what a save had moved aside when it was killed."""
-    for old in folder.glob(".step_*.old"):
+    for old in folder.glob(".*.old"):
         place = folder / old.name.removeprefix(".").removesuffix(".old")
         if not place.exists():
             with contextlib.suppress(FileNotFoundError):  # another process of the same run was faster
@@ -211,7 +255,7 @@ def _check_sum(content: bytes, name: str, expected: str | None) -> None:
         raise ValueError(f"{name} is damaged")
 
 
-def _weights(network: nn.Module) -> dict[str, torch.Tensor]:
+def _weights(network: nn.Module) -> Weights:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
 
 
@@ -245,9 +289,9 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def _prune(folder: Path, step: int, keep: int) -> None:
-    steps = sorted((_step(path) for path in folder.glob("step_*") if _step(path) <= step), reverse=True)
-    kept = {f"step_{number}" for number in steps[:keep]}
+def _prune(folder: Path, state: State, keep: int) -> None:
+    steps = sorted((_step(path) for path in folder.glob("step_*") if _step(path) <= state.step), reverse=True)
+    kept = {f"step_{number}" for number in (*steps[:keep], state.best_step)}
     kept |= {os.readlink(link) for link in (folder / "last", folder / "best") if link.is_symlink()}
     for checkpoint in [*folder.glob("step_*"), *folder.glob(".step_*")]:
         if checkpoint.name not in kept:

@@ -30,10 +30,12 @@ from maskmatch.run_files.checkpoint import State
 from maskmatch.run_files.config_file import write_config
 from maskmatch.run_files.versions import write_environment
 from maskmatch.training import distributed
+from maskmatch.training.baseline import make_baseline
 from maskmatch.training.distributed import World
 from maskmatch.training.graph import step_graphs
 from maskmatch.training.pseudo_label_watch import CollapseWatch, PseudoLabelCounter
 from maskmatch.training.records import Recorder
+from maskmatch.training.remedies import Remedies
 from maskmatch.training.run import Run
 from maskmatch.training.run_folder import resume, run_folder
 from maskmatch.training.schedules import global_batch, resolve
@@ -53,6 +55,7 @@ def build(config: Config, student: Student | None = None) -> Run:
     teacher = Teacher(student.network, config.method.ema_momentum or 0.0)
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     graphs, without_graph = step_graphs(config.train, device, world)
+    baseline = make_baseline(student, config, dataset.num_classes, world)
     train_step = TrainStep(student.network, teacher, plan.method, config.train, world, counter, graphs)
     folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
     data = fingerprint(
@@ -61,6 +64,7 @@ def build(config: Config, student: Student | None = None) -> Run:
         global_batch=global_batch(config.train, world.size),
         masks=plan.checked.masks,
     )
+    watch = CollapseWatch(dataset.class_names, config.method.threshold)
     state, notes = _load_networks(config, data, folder, world, student, teacher)
     loader = _loader(plan, world, device, start=state.step if state else 0)
     if world.leads:
@@ -80,10 +84,12 @@ def build(config: Config, student: Student | None = None) -> Run:
         validator=_validator(student, dataset, world, device),
         log=MetricsLog(folder, state.last_record if state else 0, dataset.class_names) if world.leads else None,
         recorder=Recorder(train_step),
-        watch=CollapseWatch(dataset.class_names, config.method.threshold),
+        watch=watch,
         speed=_speed(config, world, device, start=state.step if state else 0),
         without_dali=plan.choice.instead,
         without_graph=without_graph,
+        baseline=baseline,
+        remedies=Remedies(config, train_step, watch) if config.train.act_on_warnings else None,
         notes=[*_warnings(dataset, plan.checked, world), *notes],
     )
     if state:

@@ -12,6 +12,7 @@ from maskmatch.common.text_files import write_text
 from maskmatch.data import read_pair
 from maskmatch.inference.modes import predict
 from maskmatch.metrics import save_curves, save_predictions
+from maskmatch.training.handover import hand_over
 from maskmatch.training.run import Run
 from maskmatch.training.telemetry import Display, MetricsLog
 
@@ -21,9 +22,12 @@ PICTURES = 6  # validation images in predictions.png
 def finish(run: Run, display: Display) -> dict[str, Any]:
     """Write what a complete run has; returns what summary.json holds, in the leading process only."""
     summary: dict[str, Any] = {}
+    handed = hand_over(run)
     if run.log:
         _draw(run, run.log, display)
         summary = _summary(run, run.log)
+        if handed:
+            summary |= handed.record()
         # By being there it says that the run is complete.
         write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     run.world.barrier()
@@ -33,6 +37,8 @@ def finish(run: Run, display: Display) -> dict[str, Any]:
             f"{summary['select']} {summary['best_miou']:.4f}, step {summary['best_step']}; "
             f"everything is in {run.folder}"
         )
+        if handed:
+            display.say(handed.line())
     return summary
 
 
@@ -62,7 +68,7 @@ def _summary(run: Run, log: MetricsLog) -> dict[str, Any]:
         "select": run.config.train.select,
         "skipped_steps": final["skipped_steps"],
         **run.speed.summary(),
-        "steps": run.config.train.steps,
+        "steps": run.step,
         "fused": run.config.fused,
         "loader": run.loader.name,
         "skipped_files": [str(path) for path in run.loader.skipped],

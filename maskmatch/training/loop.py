@@ -48,8 +48,8 @@ def train(config: Config, student: Student | None = None, stop: StopSignal | Non
 def _train(run: Run, stop: StopSignal) -> dict[str, Any]:
     display = Display(run.steps, run.step, quiet=not run.world.leads)
     with display, run.loader, closing(run.log) if run.log else nullcontext():
-        if run.step == run.steps and run.world.share((run.folder / "summary.json").exists()):
-            display.say(f"{run.folder} is complete: all of its {run.steps} steps are done")
+        if run.is_over and run.world.share((run.folder / "summary.json").exists()):
+            display.say(f"{run.folder} is complete: its {run.step} steps are done")
             return json.loads((run.folder / "summary.json").read_text()) if run.world.leads else {}
         for line in (run.headline(), *run.notes):
             display.say(line)
@@ -67,7 +67,7 @@ def _take_steps(run: Run, display: Display, stop: StopSignal) -> None:
     if not run.finished_step:
         after_step(run, display, stop)
     run.speed.start()
-    while run.step < run.steps:
+    while not run.is_over:
         if _told_to_stop(run, stop):
             raise StopError(stop.received or "a signal to another process")
         take_step(run)
@@ -83,6 +83,8 @@ def take_step(run: Run) -> None:
     with run.train_step.phases("data wait"), run.speed.waiting():
         run.batches = [next(run.loader) for _ in range(run.config.train.accumulate)]
     try:
+        if run.baseline:
+            run.baseline(run.batches, run.step, run.train_step)
         run.recorder.pending.append(run.train_step(run.batches, run.step, compare=run.is_logged(run.step)))
     except (ValueError, RuntimeError) as error:  # the latter from torch.compile
         if "more than 1 value per channel" not in str(error):  # BatchNorm after a global pooling

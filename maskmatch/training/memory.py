@@ -42,6 +42,7 @@ class Memory:
     teacher: int
     batch: int
     activations: int  # kept for the backward pass, and whatever is computed at that moment
+    baseline: int = 0  # its networks and optimizer state; it trains when nothing else does
 
     @property
     def peak(self) -> int:
@@ -98,7 +99,9 @@ def measure_memory(config: Config, num_classes: int) -> Memory:
             for _ in range(config.train.accumulate)
         ]
         step(batches, 1)  # makes the optimizer's state
-        return _track(step, network, teacher.network, batches)
+        found = _track(step, network, teacher.network, batches)
+    beside = config.train.baseline_every and not config.method.supervised_only
+    return replace(found, baseline=found.network + found.optimizer + found.teacher) if beside else found
 
 
 def _track(step: TrainStep, network: nn.Module, teacher: nn.Module, batches: list[Batch]) -> Memory:
@@ -144,7 +147,8 @@ def _report(config: Config) -> str:
         f"{height} x {width}, {train.precision}, branches {train.branches}, {train.optimizer}",
         "",
     ]
-    lines += [f"  {name:<{WIDTH}}{_megabytes(getattr(memory, field))}" for field, name in PARTS.items()]
+    parts = PARTS | ({"baseline": "supervised-only baseline"} if memory.baseline else {})
+    lines += [f"  {name:<{WIDTH}}{_megabytes(getattr(memory, field))}" for field, name in parts.items()]
     lines += [f"  {'peak':<{WIDTH}}{_megabytes(memory.peak)}", "", "With one switch set otherwise:"]
     for switches, other in _variants(config):
         try:

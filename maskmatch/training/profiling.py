@@ -41,7 +41,7 @@ def profile(config: Config, timed: int) -> str:
     steps = WARMUP + 2 * timed + TRACED
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # without a GPU it would say that it finds none, as an error
     every_loss = replace(config.method, warmup_steps=0, ramp_steps=0)
-    config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None))
+    config = replace(config, method=every_loss, train=replace(config.train, steps=steps, epochs=None, baseline_every=0))
     with nullcontext() if config.fused else ops.use_backend("reference"):
         run = build(config)
         headline = run.headline()

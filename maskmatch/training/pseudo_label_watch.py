@@ -108,8 +108,27 @@ class CollapseWatch:
 
     def __call__(self, steps: int, counts: Counts) -> list[str]:
         """Warnings after `steps` more steps with these `counts`, as lists."""
+        return list(self.news(steps, counts).values())
+
+    def start_anew(self, threshold: float) -> None:
+        """Forget what was seen, as what led to it has changed; what still holds is said again."""
+        self.threshold, self._empty, self._said = threshold, 0, set()
+        self._window.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, to warn at the same step."""
+        window = [(steps, list(counts)) for steps, counts in self._window]
+        return {"empty": self._empty, "window": window, "said": sorted(self._said)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._empty, self._said = state["empty"], set(state["said"])
+        self._window = deque((steps, Counts(*counts)) for steps, counts in state["window"])
+
+    def news(self, steps: int, counts: Counts) -> dict[str, str]:
+        """The same by what is wrong: `empty`, `one CLASS` or `lost CLASS`."""
         if not sum(counts.shown):  # supervised, or in the warm-up
-            return []
+            return {}
         self._empty = 0 if sum(counts.confident) else self._empty + steps
         self._window.append((steps, counts))
         while sum(length for length, _ in self._window) - self._window[0][0] >= LOST_STEPS:
@@ -121,7 +140,7 @@ class CollapseWatch:
                 f"lower it, or train longer on the labels alone (--method.warmup_steps)"
             )
         found |= self._one_class(counts) | self._lost()
-        news = [warning for key, warning in found.items() if key not in self._said]
+        news = {key: warning for key, warning in found.items() if key not in self._said}
         self._said = set(found)
         return news
 

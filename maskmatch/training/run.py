@@ -16,9 +16,11 @@ from maskmatch.method import Teacher
 from maskmatch.metrics import Validator
 from maskmatch.models import Student
 from maskmatch.run_files import checkpoint
+from maskmatch.training.baseline import Baseline
 from maskmatch.training.distributed import Vote, World
 from maskmatch.training.pseudo_label_watch import CollapseWatch
 from maskmatch.training.records import Recorder
+from maskmatch.training.remedies import Remedies
 from maskmatch.training.schedules import global_batch, lr_report
 from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep
@@ -48,6 +50,8 @@ class Run:
     speed: Speed
     without_dali: str | None  # why the torch loader takes its place
     without_graph: str | None  # why the steps on a GPU are no CUDA graphs
+    baseline: Baseline | None
+    remedies: Remedies | None
     notes: list[str]  # lines for the user on the data and on how the run was resumed
     step: int = 0  # optimizer steps done
     finished_step: bool = True  # whether it has been validated, logged and saved, as far as that was due
@@ -61,6 +65,11 @@ class Run:
     def steps(self) -> int:
         """Of the whole run."""
         return self.config.train.steps or 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left to take."""
+        return self.step == self.steps or (self.remedies is not None and self.remedies.stopped)
 
     @staticmethod
     def is_logged(step: int) -> bool:
@@ -96,6 +105,8 @@ class Run:
             data=self.fingerprint,
             unlogged=self.recorder.state_dict(),
             finished_step=self.finished_step,
+            baseline=self.baseline.state_dict() if self.baseline else {},
+            remedies=self.remedies.state_dict() if self.remedies else {},
             **self.train_step.state_dict(),
         )
 
@@ -104,4 +115,8 @@ class Run:
         self.step = self.saved_step = state.step
         self.finished_step, self.best_miou, self.best_step = state.finished_step, state.best_miou, state.best_step
         self.train_step.load_state(state)
+        if self.baseline:
+            self.baseline.load_state_dict(state.baseline)
+        if self.remedies:
+            self.remedies.load_state_dict(state.remedies)
         self.recorder.load_state_dict(state.unlogged)

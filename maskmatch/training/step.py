@@ -134,7 +134,8 @@ class TrainStep:
         take = partial(self.take, step=step, compared=compared)
         if self.graphs is None or self.phases.active:  # whose parts could not be seen
             return take(batches)
-        stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
+        ramp_up, threshold = self.method.ramp_up, self.method.config.threshold
+        stage = (*ramp_up.weights(step), *ramp_up.scales(step), threshold)
         return self.graphs(take, batches, stage, compared)
 
     def take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
@@ -203,6 +204,12 @@ class TrainStep:
             self.head.load_state_dict(state.head)
         if state.class_balance:
             self.method.class_balance.load_state_dict(state.class_balance)
+
+    def reconfigure(self, config: MethodConfig) -> None:
+        """Go on with another threshold, warm-up, ramp or weights of the losses."""
+        self.method.reconfigure(config)
+        if self.counter:
+            self.counter.threshold = config.threshold
 
     def set_numbers(self, step: int) -> None:
         """The host's part of a step: all that changes from one to the next, set where the device finds it."""

@@ -49,7 +49,9 @@ class MetricsLog:
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
         for name, value in record.items():
-            if isinstance(value, list):
+            if name == "acted":
+                self.tensorboard.add_text(name, "\n\n".join(value), record["step"])
+            elif isinstance(value, list):
                 for of_class, class_name in zip(value, self.class_names, strict=True):
                     self._draw(f"{name}/{class_name}", of_class, record["step"])
             elif name != "step":

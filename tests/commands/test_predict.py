@@ -13,6 +13,7 @@ from PIL import Image
 
 from maskmatch import load
 from maskmatch.commands.predict import main
+from maskmatch.config import DataConfig
 
 
 @pytest.fixture(scope="module")
@@ -220,3 +221,52 @@ def test_settings_are_kept(run, images, tmp_path):
     assert predict(run, images, "--output", tmp_path / "out") == 0
     settings = json.loads((tmp_path / "out/predict.json").read_text())
     assert settings["weights"] == "teacher" and settings["checkpoint"].endswith("step_2")
+
+
+def test_next_names_images_that_would_help(write_run, photos, images, tmp_path, capsys):
+    """Of the run's unlabelled ones, or of those given; the same twice, and nothing but next.json is written."""
+    (tmp_path / "labels.txt").write_text((photos / "two.txt").read_text())
+    lists = {"labeled": str(tmp_path / "labels.txt"), "unlabeled": "all.txt", "val": "all.txt"}
+    run = write_run(tmp_path / "run", DataConfig(name="folder", root=str(photos), **lists))
+    said = []
+    for options in (["--next", "3"], ["--next", "3", "--output", tmp_path / "out"]):
+        assert predict(run, *options) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and len(said[0].splitlines()) == 3
+    record = json.loads((tmp_path / "out/next.json").read_text())
+    assert names(tmp_path / "out") == ["next"]
+    for line, one in zip(said[0].splitlines(), record, strict=True):
+        path, reason = line.split("\t")
+        assert path == one["image"] and path.startswith(str(photos / "images")) and path[-5] in "0123"  # no masks yet
+        assert reason.startswith(f"{one['doubt']:.1%} in doubt, most about ")
+        assert sum(one["doubt_by_class"].values()) == pytest.approx(one["doubt"])
+    scores = [one["doubt"] * one["distance"] for one in record]
+    assert scores == sorted(scores, reverse=True)
+
+    assert predict(run, "--next", "9", images) == 0
+    named = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(named) == sorted(str(images / f"{name}.png") for name in NAMES)
+    assert predict(run, "--next", "3", "--output", tmp_path / "out") == 2
+    assert "next.json is there already" in capsys.readouterr().err
+
+
+def test_next_without_the_data_of_the_run(write_run, images, tmp_path, capsys):
+    run = write_run(tmp_path / "run", DataConfig(name="folder", root=str(tmp_path / "gone")))
+    assert predict(run, "--next", "2", images) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2 and "not compared with those that have masks" in said.err
+    assert predict(run, "--next", "2") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--next", "0"], "next must be at least 1, got 0"),
+        (["--next", "2", "--flip"], "leave --mode, --scales and --flip out"),
+        (["--output", "x"], "images: expected files, folders, patterns or videos, got none"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_options_of_next(run, refusal, options, said):
+    assert said in refusal(main, run, *options)

@@ -142,7 +142,7 @@ def test_a_checkpoint_is_resumed(state: dict) -> None:
 
 FREE = {
     *("train.steps", "train.epochs", "train.batch_size", "train.accumulate", "train.device", "train.compile"),
-    "train.graph",
+    *("train.graph", "train.baseline_every", "train.act_on_warnings"),
     *("train.validate_every", "train.checkpoint_every", "train.keep_checkpoints", "train.checkpoint_activations"),
     *("method.warmup_steps", "method.ramp_steps", "method.ema_momentum", "model.encoder_weights"),
     *("data.workers", "data.loader", "data.cache", "data.on_error", "data.num_classes", "data.class_names"),

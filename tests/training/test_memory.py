@@ -112,3 +112,9 @@ def test_dry_run_plans_for_a_gpu_without_one(capsys, tmp_path, monkeypatch):
     for words in ("8 labelled", "64 x 64, fp16", "teacher", "peak", "--train.checkpoint_activations true", "MiB"):
         assert words in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_baseline_takes_its_networks_and_optimizer_on_top():
+    plain, beside = (measure_memory(configured(crop=64, baseline_every=every), CLASSES) for every in (0, 2))
+    assert beside.baseline == plain.network + plain.teacher + plain.optimizer
+    assert beside.peak == plain.peak + beside.baseline

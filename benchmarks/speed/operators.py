@@ -128,7 +128,9 @@ def _bare_passes(step: TrainStep, batch: Batch) -> int:
     counted = _Operators()
     student, teacher = step.network, step.teacher.network
     views = step.method.scaled_views(batch)
-    passes: list[Callable[[], Any]] = [lambda: student(views[-1]).sum().backward()] * len(step.method.ramp_up.weights(1))
+    passes: list[Callable[[], Any]] = [lambda: student(views[-1]).sum().backward()] * len(
+        step.method.ramp_up.weights(1)
+    )
     with counted:
         with torch.no_grad():
             for view in views:

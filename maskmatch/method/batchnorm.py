@@ -16,7 +16,7 @@ _found: WeakKeyDictionary[nn.Module, list[_BatchNorm]] = WeakKeyDictionary()
 
 @contextmanager
 def running_statistics(network: nn.Module, *, update: bool) -> Iterator[None]:
-    """Inside is one forward; in training mode it normalises with the batch's statistics, but records them only if `update`.
+    """Inside is one forward; in training mode it normalises with the batch's statistics, and records them if `update`.
 
     A BatchNorm counts the forwards of the network, whether and how often it had a part in them: all by one operator.
     """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskmatch.common.batch import Batch
+from maskmatch.common.device import shapes_stay
 from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.method import BRANCHES, COMPARABLE, MaskMatch, Part, Teacher
@@ -138,10 +139,11 @@ class TrainStep:
         self.set_numbers(step)
         compared = self.compared(step) if compare else None
         take = partial(self.take, step=step, compared=compared)
-        if self.graphs is None or self.phases.active:  # whose parts could not be seen
-            return take(batches)
-        stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
-        return self.graphs(take, batches, stage, compared)
+        with shapes_stay(self.device):
+            if self.graphs is None or self.phases.active:  # whose parts could not be seen
+                return take(batches)
+            stage = (*self.method.ramp_up.weights(step), *self.method.ramp_up.scales(step))
+            return self.graphs(take, batches, stage, compared)
 
     def take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
         """The device's part of a step: the same operators on the same memory in every step that computes the same.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -55,3 +57,19 @@ def _why_none() -> str:
     if torch.version.cuda is None:
         return f"{torch.__version__} is built without CUDA"
     return "sees no CUDA device (CUDA_VISIBLE_DEVICES may hide it, or the driver be too old)"
+
+
+@contextmanager
+def shapes_stay(device: torch.device) -> Iterator[None]:
+    """Inside, cuDNN tries what it has for a shape that it meets, and keeps what was fastest.
+
+    Not where deterministic algorithms were asked for: what is fastest may be another one next time.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    deterministic = cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    cudnn.benchmark = before or (device.type == "cuda" and not deterministic)
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before

@@ -24,6 +24,7 @@ from maskmatch.data import (
 from maskmatch.data.checking.preflight import Checked
 from maskmatch.data.loading.loader_choice import Choice
 from maskmatch.method import MaskMatch, Teacher
+from maskmatch.method.folding import Fold, find_folds
 from maskmatch.metrics import Validator
 from maskmatch.models import Student, build_student, check_crop, check_patches, init_from
 from maskmatch.run_files.checkpoint import State
@@ -43,6 +44,8 @@ from maskmatch.training.speed import Speed
 from maskmatch.training.step import TrainStep, make_method
 from maskmatch.training.telemetry import MetricsLog
 
+FOLDING_SIZE = 64  # at least, of the image that a network is tried on
+
 
 def build(config: Config, student: Student | None = None) -> Run:
     """Check everything that can be checked before step 1, then build the run, resumed where that is asked for."""
@@ -56,7 +59,7 @@ def build(config: Config, student: Student | None = None) -> Run:
     counter = PseudoLabelCounter(dataset.num_classes, config.method.threshold, device)
     graphs, without_graph = step_graphs(config.train, device, world)
     baseline = make_baseline(student, config, dataset.num_classes, world)
-    train_step = TrainStep(student.network, teacher, plan.method, config.train, world, counter, graphs)
+    train_step = TrainStep(student.network, teacher, plan.method, config.train, world, counter, graphs, plan.folds)
     folder = world.share(run_folder(config) if world.leads else Path())  # from here on a resume alone is refused
     data = fingerprint(
         dataset,
@@ -107,6 +110,7 @@ class _Plan:
     student: Student
     method: MaskMatch
     choice: Choice  # of the loader
+    folds: list[Fold]  # of the teacher
 
 
 def _plan(config: Config, student: Student | None, world: World, device: torch.device) -> _Plan:
@@ -124,7 +128,15 @@ def _plan(config: Config, student: Student | None, world: World, device: torch.d
     choice = choose_loader(config.data.loader, device, only_preferred=config.loader_from_file)
     method = make_method(config.method, student, dataset.num_classes)
     checked = check_dataset(dataset, supervised_only=supervised_only, skip=config.data.on_error == "skip")
-    return _Plan(config, measurable(dataset, checked.left_out), checked, student, method, choice)
+    folds = _folds(config, student, device)
+    return _Plan(config, measurable(dataset, checked.left_out), checked, student, method, choice, folds)
+
+
+def _folds(config: Config, student: Student, device: torch.device) -> list[Fold]:
+    """The teacher's BatchNorms that are folded: on a GPU, as on a CPU the numbers of a run are to stay the same."""
+    if config.method.supervised_only or device.type != "cuda":
+        return []
+    return find_folds(student.network, student.padded_size(FOLDING_SIZE))
 
 
 def _on_device(student: Student, world: World, device: torch.device) -> Student:

@@ -25,6 +25,7 @@ from maskmatch.data import load_dataset
 from maskmatch.data.decoding import classes
 from maskmatch.data.listing.builtin import CLASS_NAMES
 from maskmatch.method import Teacher
+from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.models import build_student, check_crop, check_patches
 from maskmatch.training.step import TrainStep, make_method
 
@@ -99,9 +100,21 @@ def measure_memory(config: Config, num_classes: int) -> Memory:
             for _ in range(config.train.accumulate)
         ]
         step(batches, 1)  # makes the optimizer's state
-        found = _track(step, network, teacher.network, batches)
+        found = _on_a_gpu(_track(step, network, teacher.network, batches), config, network)
     beside = config.train.baseline_every and not config.method.supervised_only
     return replace(found, baseline=found.network + found.optimizer + found.teacher) if beside else found
+
+
+def _on_a_gpu(memory: Memory, config: Config, network: nn.Module) -> Memory:
+    """With what a step on a GPU keeps besides: the teacher's folded weights, and the batch that a graph reads."""
+    train = config.train
+    if not (train.device.startswith("cuda") or (train.device == "auto" and torch.cuda.is_available())):
+        return memory
+    folded = 0
+    if has_batchnorm(network) and not config.method.supervised_only:  # at most: of convolutions without one, too
+        folded = _bytes(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+    batches = 1 if train.graph is False else 2
+    return replace(memory, teacher=memory.teacher + folded, batch=batches * memory.batch)
 
 
 def _track(step: TrainStep, network: nn.Module, teacher: nn.Module, batches: list[Batch]) -> Memory:
@@ -157,8 +170,7 @@ def _report(config: Config) -> str:
             lines.append(f"  {switches:<{WIDTH}}{'not for this network':>24}")
         else:
             lines.append(f"  {switches:<{WIDTH}}{_megabytes(peak)}  {100 * (peak / memory.peak - 1):+4.0f} %")
-    lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top, and a second batch"]
-    lines += ["where steps are replayed as CUDA graphs."]
+    lines += ["", "On a GPU, CUDA's context, cuDNN's workspaces and fragmentation come on top."]
     return "\n".join(lines)
 
 

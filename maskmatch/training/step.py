@@ -16,16 +16,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskmatch.common.batch import Batch
+from maskmatch.common.device import shapes_stay
 from maskmatch.common.errors import UserError
 from maskmatch.config import MethodConfig, TrainConfig
 from maskmatch.method import BRANCHES, COMPARABLE, MaskMatch, Part, Teacher
 from maskmatch.method.batchnorm import has_batchnorm
 from maskmatch.method.branches import summed
+from maskmatch.method.folding import Fold, FoldedNetwork
 from maskmatch.method.reconstruction import head_for, with_head
 from maskmatch.models import Student
 from maskmatch.run_files.checkpoint import State
 from maskmatch.training.activation_checkpoints import checkpoint_activations
 from maskmatch.training.distributed import World
+from maskmatch.training.gradients import GradientSum
 from maskmatch.training.graph import StepGraphs
 from maskmatch.training.loss_scale import LossScale
 from maskmatch.training.nonfinite import NonFiniteGuard, in_one_memory
@@ -67,6 +70,7 @@ class TrainStep:
         world: the processes that take this step together.
         counter: adds up what the pseudo-labels are, if there is one.
         graphs: takes the steps, as CUDA graphs; None: they run as any PyTorch program.
+        folds: BatchNorms that the teacher's convolutions take over where it labels, from `find_folds`.
 
     Raises:
         UserError: the options do not go together with the network.
@@ -81,6 +85,7 @@ class TrainStep:
         world: World | None = None,
         counter: PseudoLabelCounter | None = None,
         graphs: StepGraphs | None = None,
+        folds: Sequence[Fold] = (),
     ) -> None:
         if config.branches == "joint" and has_batchnorm(network):
             raise UserError(
@@ -104,12 +109,14 @@ class TrainStep:
         self.loss_scale = LossScale(self.optimizer, self.device, enabled=config.precision == "fp16")
         parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         self.guard = NonFiniteGuard(parameters, self.optimizer, in_one_memory(trained), self.loss_scale)
+        self._gradients = GradientSum(parameters)
         self._loss_weights = {name: torch.ones((), device=self.device) for name in BRANCHES}
         self._teacher_weight = torch.ones((), device=self.device)
         self._trained = self._student = trained
-        self._teacher = teacher.network
+        self.folded = FoldedNetwork(teacher.network, folds) if folds else None
+        self._teacher = self.folded.network if self.folded else teacher.network
         if config.compile:  # beside the networks themselves, which validation runs at any size
-            self._student, self._teacher = _compiled(trained), _compiled(teacher.network)
+            self._student, self._teacher = _compiled(trained), _compiled(self._teacher)
             method.compile()
         image = torch.zeros(1, 3, method.min_size, method.min_size, device=self.device)
         self._student = self.world.replicate(self._student, trained, image)
@@ -132,11 +139,12 @@ class TrainStep:
         self.set_numbers(step)
         compared = self.compared(step) if compare else None
         take = partial(self.take, step=step, compared=compared)
-        if self.graphs is None or self.phases.active:  # whose parts could not be seen
-            return take(batches)
-        ramp_up, threshold = self.method.ramp_up, self.method.config.threshold
-        stage = (*ramp_up.weights(step), *ramp_up.scales(step), threshold)
-        return self.graphs(take, batches, stage, compared)
+        with shapes_stay(self.device):
+            if self.graphs is None or self.phases.active:  # whose parts could not be seen
+                return take(batches)
+            ramp_up, threshold = self.method.ramp_up, self.method.config.threshold
+            stage = (*ramp_up.weights(step), *ramp_up.scales(step), threshold)
+            return self.graphs(take, batches, stage, compared)
 
     def take(self, batches: Sequence[Batch], step: int, compared: str | None) -> dict[str, Tensor]:
         """The device's part of a step: the same operators on the same memory in every step that computes the same.
@@ -225,6 +233,9 @@ class TrainStep:
         """The method's, of batches without their `truth`, which what is compiled need not see come and go."""
         plain = [batch._replace(truth=None) for batch in batches]
         weights = {name: self._loss_weights[name] for name in self.method.ramp_up.weights(step)}
+        if self.folded and len(weights) > 1:  # else nothing is labelled
+            with self.phases("teacher"):
+                self.folded.refresh()
         return self.method.parts(
             self._label, plain, step, weights=weights, joint=joint, total=self.world.sum, phase=self.phases
         )
@@ -249,7 +260,11 @@ class TrainStep:
     def _backward(self, loss: Tensor) -> None:
         with self.phases("backward"):
             # The processes' gradients are averaged, but the divisors make them parts of a sum.
-            self.loss_scale(loss if self.world.size == 1 else loss * self.world.size).backward()
+            scaled = self.loss_scale(loss if self.world.size == 1 else loss * self.world.size)
+            if self.world.size == 1:
+                self._gradients.backward(scaled)
+            else:  # DistributedDataParallel adds up in its own memory
+                scaled.backward()
 
     def compared(self, step: int) -> str | None:
         """The first branch at this step in which the student is to give the teacher's labels."""

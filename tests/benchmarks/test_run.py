@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.speed import command, components, ops, ops_baseline, ops_cases, step
+from benchmarks.speed import command, components, operators, ops, ops_baseline, ops_cases, step
 from benchmarks.speed.selection import Selection
 from maskmatch.ops import info, patch_mask, reference
 
@@ -41,6 +41,17 @@ def test_baselines_compute_what_the_reference_defines():
     got = ops_baseline.masked(images, grid, 8, 255 * mean.view(view), 1 / (255 * std.view(view)))
     torch.testing.assert_close(got, output, rtol=1e-5, atol=1e-6)
     assert ops_baseline.random_grid(2, 3, 4, 6, torch.device("cpu")).sum(dim=(1, 2)).tolist() == [6, 6]
+
+
+def test_operators_are_counted_by_phase():
+    plain, folded = operators.run(Selection(shapes=("builtin",)))
+    phases = operators.COLUMNS[operators.COLUMNS.index("teacher") :]
+    for record in (plain, folded):
+        assert record["operators"] == sum(record[phase] for phase in phases) > 500
+        assert set(record) > {"machine", "commit", "date", "bare_passes"}
+    assert folded["teacher"] < plain["teacher"]
+    alike = [phase for phase in phases if phase != "teacher"]
+    assert [folded[phase] for phase in alike] == [plain[phase] for phase in alike]
 
 
 def case(fused, **options):

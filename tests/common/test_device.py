@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskmatch.common.device import find_device
+from maskmatch.common.device import find_device, shapes_stay
 from maskmatch.common.errors import UserError
 
 BUSY = "CUDA error: CUDA-capable device(s) is/are busy or unavailable"
@@ -131,3 +131,15 @@ def test_every_command_says_it_in_one_line(command: str, device: str, run: Path,
     (line,) = done.stderr.splitlines()
     assert f"device {'must be' if device == 'gpu' else 'is ' + device}" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "tries"),
+    [("cuda", None, True), ("cpu", None, False), ("cuda", "cudnn", False), ("cuda", "torch", False)],
+)
+def test_cudnn_tries_where_shapes_stay(monkeypatch, device, asked, tries):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", asked == "cudnn")
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: asked == "torch")
+    with shapes_stay(torch.device(device)):
+        assert torch.backends.cudnn.benchmark == tries
+    assert not torch.backends.cudnn.benchmark

@@ -96,6 +96,7 @@ def _real_beginnings(device: Device, check: StepCheck) -> Iterator[None]:
     with (
         mock.patch.object(training_run, "LOG_EVERY", 2),  # so that the second step is one
         mock.patch.object(build, "build_student", real(build.build_student)),
+        mock.patch.object(build, "find_folds", real(build.find_folds)),
         mock.patch.object(reconstruction, "ReconstructionHead", real(reconstruction.ReconstructionHead)),
         mock.patch.object(BatchMaker, "_batch", real(BatchMaker._batch)),
         mock.patch.object(BatchMaker, "_on_device", fake_on_device),

@@ -13,6 +13,7 @@ from maskmatch.common.batch import Batch
 from maskmatch.common.errors import UserError
 from maskmatch.config import AblationConfig, MethodConfig, TrainConfig
 from maskmatch.method import MaskMatch, Teacher
+from maskmatch.method.folding import FoldedNetwork, find_folds
 from maskmatch.ops import use_backend
 from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.step import TrainStep
@@ -36,13 +37,14 @@ def make_batch():
     return Batch(images(), target, images(), images(), valid, torch.arange(4) + 7)
 
 
-def run(network, steps=3, method=None, **options):
+def run(network, steps=3, method=None, folds=(), **options):
     """Losses of each step and the student and teacher after the last."""
     network = copy.deepcopy(network)
     teacher = Teacher(network, 0.9)
     defaults = {"warmup_steps": 1, "ramp_steps": 0, "threshold": 0.3, "scales": [1.0, 1.5]}
     config = MethodConfig(**{**defaults, **(method or {})})
-    step = TrainStep(network, teacher, MaskMatch(config, size_multiple=4), TrainConfig(steps=10, **options))
+    train = TrainConfig(steps=10, **options)
+    step = TrainStep(network, teacher, MaskMatch(config, size_multiple=4), train, folds=folds)
     losses = [step([make_batch()], i) for i in range(steps)]
     return losses, [*network.state_dict().values(), *teacher.network.state_dict().values()]
 
@@ -184,3 +186,13 @@ def test_compiled_step_equals_eager_without_a_graph_break():
     assert counters["graph_break"] == {}
     assert 8 <= counters["stats"]["unique_graphs"] <= 13  # student, teacher and the parts between, a few of them twice
     assert_same(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_folded_teacher_gives_the_same_steps():
+    network = make_network(nn.BatchNorm2d(8))
+    folds = find_folds(network, 32)
+    assert len(folds) == 1
+    plain = run(network, steps=6)
+    assert_same(run(network, steps=6, folds=folds), plain, rtol=1e-5, atol=1e-6)
+    with mock.patch.object(FoldedNetwork, "refresh"), pytest.raises(AssertionError):  # it does label
+        assert_same(run(network, steps=6, folds=folds), plain, rtol=1e-5, atol=1e-6)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from maskmatch.common.batch import Batch
 from maskmatch.config import AblationConfig, MethodConfig, TrainConfig
 from maskmatch.method import MaskMatch, Teacher
+from maskmatch.method.folding import find_folds
 from maskmatch.training.graph import StepGraphs
 from maskmatch.training.pseudo_label_watch import PseudoLabelCounter
 from maskmatch.training.step import TrainStep
@@ -39,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "accumulation": {"accumulate": 2},
     "checkpointed activations": {"checkpoint_activations": True},
     "joint branches": {"branches": "joint"},
+    "folded teacher": {"folded": True},
 }
 
 
@@ -71,6 +73,7 @@ def make_step(device: str = "cpu", **options: Any) -> TrainStep:
     torch.manual_seed(0)
     network = Network("group" if options.get("branches") == "joint" else "batch").to(device)
     teacher = Teacher(copy.deepcopy(network), 0.97)
+    folds = find_folds(network, 32) if options.pop("folded", False) else ()
     train = {name: options.pop(name) for name in list(options) if name in TrainConfig.__dataclass_fields__}
     method = {"warmup_steps": WARMUP, "ramp_steps": RAMP, "threshold": 0.3, "scales": [1.0, 1.5], **options}
     return TrainStep(
@@ -79,6 +82,7 @@ def make_step(device: str = "cpu", **options: Any) -> TrainStep:
         MaskMatch(MethodConfig(**method), size_multiple=4),
         TrainConfig(steps=20, **train),
         counter=PseudoLabelCounter(CLASSES, 0.3, device),
+        folds=folds,
     )
 
 

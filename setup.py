@@ -85,8 +85,8 @@ class CMakeBuild(build_ext):
         torch = torch_folder()
         check_compiler()
         cuda = want_cuda(torch)
-        # A folder for each torch and choice, so that rebuilds are incremental and never mix.
-        key = hashlib.sha256(f"{torch} {cuda}".encode()).hexdigest()[:8]
+        # A folder for each torch and choice, so that rebuilds are incremental and never mix. CMake reads LDFLAGS once.
+        key = hashlib.sha256(f"{torch} {cuda} {os.environ.get('LDFLAGS', '')}".encode()).hexdigest()[:8]
         build = ROOT / "build" / f"cmake-{key}"
         configure = [
             find_tool("cmake"), "-G", "Ninja", "-S", str(ROOT), "-B", str(build),

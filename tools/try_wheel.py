@@ -22,6 +22,7 @@ LIBRARIES = {"maskmatch/_C.so", "maskmatch/_C_cuda.so"}  # torch's and CUDA's ar
 
 OPERATORS = """
 import os
+import warnings
 
 import torch
 from maskmatch import ops
@@ -36,6 +37,13 @@ def results():
     (gradient,) = torch.autograd.grad(loss, logits)
     return label.float(), confidence, loss, gradient, *ops.patch_mask(images, 8, mask_ratio=0.5, seeds=torch.arange(2))
 
+if "cpp" not in ops.info()["available"]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        results()
+    assert len([one for one in said if "using the slow reference" in str(one.message)]) == 1, said
+    print("no compiled operators, which is said once")
+    raise SystemExit
 with ops.use_backend("cpp"):
     compiled = results()
 with ops.use_backend("reference"):
@@ -72,20 +80,21 @@ def look_inside(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         libraries = {name for name in packed.namelist() if ".so" in name}
     size = wheel.stat().st_size
-    if not libraries <= LIBRARIES or "maskmatch/_C.so" not in libraries:
-        sys.exit(f"{wheel.name}: expected {' and '.join(sorted(LIBRARIES))} alone, got {sorted(libraries)}")
+    any_platform = wheel.name.endswith("-any.whl")
+    if not libraries <= LIBRARIES or any_platform == ("maskmatch/_C.so" in libraries):
+        sys.exit(f"{wheel.name}: expected {'nothing compiled' if any_platform else LIBRARIES}, got {sorted(libraries)}")
     if size > LIMIT:
         sys.exit(f"{wheel.name}: expected at most {LIMIT} bytes, got {size}")
-    print(f"{wheel.name}: {size / 1e6:.1f} MB, {' and '.join(sorted(libraries))}")
+    print(f"{wheel.name}: {size / 1e6:.1f} MB, {' and '.join(sorted(libraries)) or 'nothing compiled'}")
 
 
 def install(package: Path, folder: Path, site: Path | None) -> Path:
     """A new environment's Python, with the package, and what it needs out of `site` or from where pip finds it."""
     venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     options = []
     if site is not None:
-        (found,) = folder.glob("lib/python*/site-packages")
+        (found,) = folder.rglob("site-packages")
         (found / "borrowed.pth").write_text(f"{site.resolve()}\n")
         options = ["--no-deps", "--ignore-installed"]  # the package itself may be there too
     if package.suffix != ".whl":

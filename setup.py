@@ -1,7 +1,8 @@
 """Drives CMake with ninja; pyproject.toml says everything else.
 
 MASKMATCH_CUDA=1|0|auto: build the CUDA library, or not, or (the default) where nvcc is found and the installed torch
-is a CUDA build. MASKMATCH_CUDA_ARCHS: its architectures, "75 80 86 89 90 100 120" by default.
+is a CUDA build. MASKMATCH_CUDA_ARCHS: its architectures, "75 80 86 89 90 100 120" by default. MASKMATCH_COMPILE=0
+compiles nothing: a package for every platform, whose operators are those in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+COMPILE = os.environ.get("MASKMATCH_COMPILE", "1") != "0"
 CUDA_ARCHS = os.environ.get("MASKMATCH_CUDA_ARCHS", "75 80 86 89 90 100 120")
 
 
@@ -85,8 +87,8 @@ class CMakeBuild(build_ext):
         torch = torch_folder()
         check_compiler()
         cuda = want_cuda(torch)
-        # A folder for each torch and choice, so that rebuilds are incremental and never mix.
-        key = hashlib.sha256(f"{torch} {cuda}".encode()).hexdigest()[:8]
+        # A folder for each torch and choice, so that rebuilds are incremental and never mix. CMake reads LDFLAGS once.
+        key = hashlib.sha256(f"{torch} {cuda} {os.environ.get('LDFLAGS', '')}".encode()).hexdigest()[:8]
         build = ROOT / "build" / f"cmake-{key}"
         configure = [
             find_tool("cmake"), "-G", "Ninja", "-S", str(ROOT), "-B", str(build),
@@ -118,13 +120,14 @@ class CMakeBuild(build_ext):
 
 
 class StableWheel(bdist_wheel):
-    """Tags the wheel py3-none: the libraries know nothing of Python."""
+    """Tags the wheel py3-none: the libraries know nothing of Python. It is of any platform if there are none."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
 
 
-torch_folder()
+if COMPILE:
+    torch_folder()
 setup(
     packages=[
         *find_packages(include=["maskmatch", "maskmatch.*"]),
@@ -133,6 +136,6 @@ setup(
     ],
     package_dir={"maskmatch": "maskmatch", "maskmatch.configs": "configs"},
     package_data={"maskmatch": ["py.typed"], "maskmatch.configs": ["*.yaml"], "maskmatch.html_report.templates": ["*"]},
-    ext_modules=[Extension("maskmatch._C", sources=[])],
+    ext_modules=[Extension("maskmatch._C", sources=[])] if COMPILE else [],
     cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},
 )

@@ -84,7 +84,7 @@ def test_a_pipeline_that_fails(monkeypatch: pytest.MonkeyPatch, method: str, err
         ),
         ("raise OSError('libnvjpeg.so.13: wrong ELF class')", "DALI fails: libnvjpeg.so.13: wrong ELF class"),
         ("", "DALI fails: cannot import name 'Pipeline'"),
-        (None, "nvidia-dali is not installed"),
+        (None, "DALI is not installed: pip install 'maskmatch[dali-cuda1"),
     ],
 )
 def test_an_import_that_fails(tmp_path: Path, module: str | None, said: str) -> None:

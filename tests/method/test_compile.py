@@ -1,6 +1,6 @@
 """The parts of a step through torch.compile, one after the other: the same numbers, and nothing is lost between them.
 
-`make oldest` runs this on the oldest supported torch and on others whose compiler had faults of its own.
+`make older-torch` runs this on the oldest supported torch and on others whose compiler had faults of its own.
 """
 
 from __future__ import annotations

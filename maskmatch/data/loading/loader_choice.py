@@ -53,7 +53,8 @@ def dali_installed() -> bool:
 def dali_problem(device: torch.device) -> str | None:
     """Why DALI cannot decode for this device, in a line; None where it can, which was tried."""
     if not dali_installed():
-        return "nvidia-dali is not installed"
+        cuda = "12" if (torch.version.cuda or "").startswith("12.") else "13"
+        return f"DALI is not installed: pip install 'maskmatch[dali-cuda{cuda}]'"
     try:
         from maskmatch.data.loading.dali_decoder import try_pipeline
 

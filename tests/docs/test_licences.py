@@ -24,9 +24,9 @@ def declared() -> set[str]:
     """Every package that pyproject.toml names, to build, to run, to export, to test."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lists = re.findall(
-        r"^(?:requires|dependencies|export|test) = (\[[^\n]+\]$|\[\n.*?^\])", text, re.MULTILINE | re.DOTALL
+        r"^(?:requires|dependencies|export|docs|test) = (\[[^\n]+\]$|\[\n.*?^\])", text, re.MULTILINE | re.DOTALL
     )
-    assert len(lists) == 4
+    assert len(lists) == 5
     requirements = [one for found in lists for one in ast.literal_eval(found)]
     return {re.split(r"[\[<>=;! ]", one)[0] for one in requirements} - {"maskmatch"}
 

@@ -14,7 +14,7 @@ OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The page with `[text](../FILE)` as `text`; FileNotFoundError, which ends the build, where there is no such file."""
+    """The page with `[text](../FILE)` as `text`; FileNotFoundError, which ends the build, where there is none."""
 
     def text(found: re.Match[str]) -> str:
         if not (ROOT / found[2]).exists():

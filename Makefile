@@ -6,7 +6,7 @@ CSRC := $(shell find csrc tools -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o 
 # Real images and weights that some tests can use; tests that miss them are skipped.
 export MASKMATCH_TEST_DATA ?= $(abspath $(wildcard ../shared))
 
-.PHONY: train test quick sanitize oldest newest older-torch platforms lint format wheel try-wheel clean
+.PHONY: train test quick docs docs-links sanitize oldest newest older-torch platforms lint format wheel try-wheel clean
 
 train: .venv/train
 	$(BIN)/python -m maskmatch.train --fused
@@ -19,6 +19,21 @@ test: .venv/installed lint
 
 quick: .venv/installed
 	$(PYTEST) -m "not slow"
+
+# The site, from docs/ and the docstrings, into build/site; warnings and links that lead nowhere end it. It reads the
+# package's text and imports nothing of it, so it has a small environment of its own.
+DOCS := build/docs-venv
+docs: $(DOCS)/installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/installed: pyproject.toml
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet "mkdocs<2" mkdocs-material "mkdocstrings[python]"
+	touch $@
+
+# Links to other sites, which need a network: listed, and each asked for.
+docs-links:
+	$(PYTHON) tools/external_links.py
 
 # The operators' C++, and the CUDA kernels on the CPU, under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of
 # the package.

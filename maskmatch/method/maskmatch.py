@@ -44,9 +44,10 @@ class MaskMatch:
 
     Args:
         config: the method's options.
-        mean, std: of the images the network was made for, in units of [0, 1] images.
-        size_multiple, min_size: image sizes must be multiples of the one and at least the other; the teacher's
-            scales are rounded accordingly.
+        mean: of the images the network was made for, in units of [0, 1] images.
+        std: the same.
+        size_multiple: image sizes must be multiples of it; the teacher's scales are rounded accordingly.
+        min_size: the least height and width.
         align_corners: how the network's logits are to be upsampled.
         leaves_out_hidden: whether the network's forward takes `hidden`, a pair of the patch grid and the number of
             visible patches, and encodes those alone (`Student.token_size`); images are then made of whole patches.

@@ -42,7 +42,8 @@ def patch_mask(
         mask_ratio: share of hidden patches, in [0, 1]; 0 only normalises.
         seeds: int64 [N] on the images' device; may be left out where no patch is hidden.
         strategy: `random` patches, `block` (square blocks of patches) or `grid` (a regular pattern).
-        mean, std: one number a channel, in units of [0, 1] images; ImageNet's by default.
+        mean: one number a channel, in units of [0, 1] images; ImageNet's by default.
+        std: the same.
         fill: colour of hidden pixels in the same units, one number or one a channel; the mean by default, which
             is 0 after normalisation.
 

@@ -100,9 +100,10 @@ def measure_memory(config: Config, num_classes: int) -> Memory:
             for _ in range(config.train.accumulate)
         ]
         step(batches, 1)  # makes the optimizer's state
-        found = _on_a_gpu(_track(step, network, teacher.network, batches), config, network)
-    beside = config.train.baseline_every and not config.method.supervised_only
-    return replace(found, baseline=found.network + found.optimizer + found.teacher) if beside else found
+        found = _track(step, network, teacher.network, batches)
+    if config.train.baseline_every and not config.method.supervised_only:
+        found = replace(found, baseline=found.network + found.optimizer + found.teacher)
+    return _on_a_gpu(found, config, network)
 
 
 def _on_a_gpu(memory: Memory, config: Config, network: nn.Module) -> Memory:

@@ -39,8 +39,7 @@ def _no_phase(name: str) -> AbstractContextManager[object]:
 class MaskMatch:
     """The method for one network: how views are normalised, sized, labelled and scored.
 
-    Calling it gives all losses of a batch. A training loop that wants to call backward after each branch, or to
-    see several batches as one, goes through `parts`.
+    Calling it gives all losses of a batch; `parts` is for calling backward after each branch, or several batches as one.
 
     Args:
         config: the method's options.
@@ -49,8 +48,8 @@ class MaskMatch:
         size_multiple: image sizes must be multiples of it; the teacher's scales are rounded accordingly.
         min_size: the least height and width.
         align_corners: how the network's logits are to be upsampled.
-        leaves_out_hidden: whether the network's forward takes `hidden`, a pair of the patch grid and the number of
-            visible patches, and encodes those alone (`Student.token_size`); images are then made of whole patches.
+        leaves_out_hidden: whether the network's forward takes `hidden`, the patch grid and the number of visible
+            patches, and encodes those alone (`Student.token_size`); images are then made of whole patches.
     """
 
     def __init__(

@@ -152,7 +152,8 @@ def parse(words: list[str], patch: pytest.MonkeyPatch) -> None:
             assert (ROOT / path).exists() or path in ("gpu",), path
     elif program == "make":
         for target in options:
-            assert re.search(rf"^{re.escape(target)}:", MAKEFILE, re.MULTILINE), f"no target {target}"
+            rule = rf"^(?:[\w-]+ )*{re.escape(target)}(?: [\w-]+)*:"
+            assert re.search(rule, MAKEFILE, re.MULTILINE), f"no target {target}"
     elif program == "pip":
         extras = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
         for extra in re.findall(r"maskmatch\[(.*?)\]", " ".join(options)):

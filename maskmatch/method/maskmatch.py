@@ -39,7 +39,7 @@ def _no_phase(name: str) -> AbstractContextManager[object]:
 class MaskMatch:
     """The method for one network: how views are normalised, sized, labelled and scored.
 
-    Calling it gives all losses of a batch; `parts` is for calling backward after each branch, or several batches as one.
+    Calling it gives all losses of a batch; `parts` is for a backward after each branch, or several batches as one.
 
     Args:
         config: the method's options.

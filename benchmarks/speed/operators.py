@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -86,11 +86,8 @@ class _Named(Phases):
         super().__init__(torch.device("cpu"))
         self.counted = counted
 
-    def __call__(self, name: str) -> AbstractContextManager[object]:
-        return self._inside(name)
-
     @contextmanager
-    def _inside(self, name: str) -> Iterator[None]:
+    def __call__(self, name: str) -> Iterator[None]:
         self.counted.phase, before = name, self.counted.phase
         yield
         self.counted.phase = before

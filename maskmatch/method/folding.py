@@ -144,9 +144,8 @@ class _Watch:
         others = [axis for axis in range(features.dim()) if axis != 1]
         mean, square = features.mean(others), features.square().mean(others) + 1e-3
         norm.running_mean.copy_(mean * self._like(mean, 0.5, 1.5))
-        norm.running_var.copy_(
-            square * self._like(mean, 0.5, 2.0)
-        )  # no less, or roundings would grow from norm to norm
+        # No less, or roundings would grow from norm to norm.
+        norm.running_var.copy_(square * self._like(mean, 0.5, 2.0))
         if norm.affine:
             norm.weight.copy_(self._like(mean, 0.5, 1.5))
             norm.bias.copy_(self._like(mean, -0.5, 0.5))

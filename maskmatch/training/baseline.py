@@ -14,18 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from maskmatch.common.batch import Batch
 from maskmatch.config import Config
 from maskmatch.method import Teacher
 from maskmatch.metrics import Metrics, Validator
 from maskmatch.models import Student
-from maskmatch.run_files.checkpoint import State
+from maskmatch.run_files.checkpoint import State, Weights
 from maskmatch.training.distributed import World
 from maskmatch.training.step import TrainStep, make_method
-
-Weights = dict[str, Tensor]
 
 
 @dataclass

@@ -27,7 +27,7 @@ STABLE_TORCH_LIBRARY(maskmatch, library) {
       "upsample_cross_entropy_backward(Tensor grad_output, Tensor logits, Tensor target, Tensor log_sum, "
       "Tensor? confidence, float threshold, Tensor? pixel_weight, Tensor? class_weight, int ignore_index, "
       "float label_smoothing, bool align_corners) -> Tensor");
-  // Numbers in [0, 1) from per-sample seeds int64 [N], fp32 [N, count]. For the CPU alone; elsewhere torch draws them.
+  // Numbers in [0, 1) from per-sample seeds int64 [N], fp32 [N, count].
   library.def("uniform(Tensor seeds, int count, int stream) -> Tensor");
   // Compiled instruction sets and the one in use, such as "default avx2 avx512:avx2".
   library.def("cpu_capability() -> str");

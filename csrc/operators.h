@@ -37,6 +37,7 @@ namespace cuda {
 PatchMask patch_mask;
 MultiscalePseudoLabel multiscale_pseudo_label;
 RunCrossEntropy run_cross_entropy;
+Uniform uniform;
 }  // namespace cuda
 
 }  // namespace maskmatch

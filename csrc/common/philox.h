@@ -37,4 +37,13 @@ MASKMATCH_HOST_DEVICE inline PhiloxWords philox4x32(uint64_t seed, uint64_t coun
   return {{word0, word1, word2, word3}};
 }
 
+// The numbers 4 group to 4 group + 3 of a row of `uniform`, as far as the row has them.
+MASKMATCH_HOST_DEVICE inline void draw_uniform(int64_t seed, int64_t group, uint32_t stream, int64_t count,
+                                               float* row) {
+  const PhiloxWords words = philox4x32(static_cast<uint64_t>(seed), group, stream, kUniformDomain);
+  for (int64_t i = 0; i < 4 && 4 * group + i < count; ++i) {
+    row[4 * group + i] = static_cast<float>(words.word[i] >> 8) * 0x1p-24f;
+  }
+}
+
 }  // namespace maskmatch

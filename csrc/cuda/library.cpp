@@ -35,6 +35,7 @@ STABLE_TORCH_LIBRARY_IMPL(maskmatch, CUDA, library) {
                TORCH_BOX(&maskmatch::upsample_cross_entropy<maskmatch::cuda::run_cross_entropy>));
   library.impl("upsample_cross_entropy_backward",
                TORCH_BOX(&maskmatch::upsample_cross_entropy_backward<maskmatch::cuda::run_cross_entropy>));
+  library.impl("uniform", TORCH_BOX(&maskmatch::cuda::uniform));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(maskmatch, CompositeExplicitAutograd, library) {

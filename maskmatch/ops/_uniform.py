@@ -8,12 +8,19 @@ from torch import Tensor
 from maskmatch.ops import _backend, _library, reference
 from maskmatch.ops._checks import check_integer, check_tensor
 
+_COMPILED = {
+    device: backend
+    for device, backend in (("cpu", "cpp"), ("cuda", "cuda"))
+    if _library.has_kernel("uniform", backend)
+}
+
 
 def uniform(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
     """Uniform numbers in [0, 1) from per-sample seeds, multiples of 2**-24: the upper bits of Philox 4x32-10's words.
 
-    A row depends on its seed and stream alone, and its first numbers do not depend on `count`. On a CPU they are drawn
-    by compiled code, elsewhere by torch's operations; nothing waits for the device.
+    A row depends on its seed and stream alone, and its first numbers do not depend on `count`. Where there is no
+    compiled code for the device, torch's operations draw them: the same bits, in some 80 operations. Nothing waits for
+    the device.
 
     Args:
         seeds: int64 [N].
@@ -29,7 +36,7 @@ def uniform(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
     check_tensor("seeds", seeds, "[N]", (torch.int64,))
     check_integer("count", count, 0, 2**31 - 1)
     check_integer("stream", stream, 0, 2**32 - 1)
-    if seeds.is_cpu and _backend.current_backend(seeds.device) == "cpp":
+    if _COMPILED.get(seeds.device.type) == _backend.current_backend(seeds.device):
         return torch.ops.maskmatch.uniform.default(seeds, count, stream)
     return reference.uniform(seeds, count, stream)
 

@@ -36,7 +36,7 @@ def test_it_says_what_it_was_compiled_with(cuda_library: Path) -> None:
 
 
 def test_dispatcher_has_a_cuda_kernel_for_every_operator(cuda_library: Path) -> None:
-    for operator in (*OPERATORS, "upsample_cross_entropy_backward"):
+    for operator in (*OPERATORS, "upsample_cross_entropy_backward", "uniform"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"maskmatch::{operator}", "CUDA"), operator
 
 

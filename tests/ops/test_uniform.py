@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from maskmatch.ops import info, philox, uniform, use_backend
+from tools.emulator import emulated
 
 compiled_only = pytest.mark.skipif("cpp" not in info()["available"], reason="no compiled operators")
 BACKENDS = pytest.mark.parametrize("backend", ["reference", pytest.param("cpp", marks=compiled_only)])
@@ -33,11 +35,30 @@ def test_numbers_are_drawn_from_the_words_of_the_generator(
     backend: str, seeds: list[int], count: int, stream: int
 ) -> None:
     keys = torch.tensor(seeds, dtype=torch.int64)
-    words = philox.philox4x32(keys[:, None], torch.arange(5), stream, philox.UNIFORM_DOMAIN)
-    expected = (torch.stack(words, -1).flatten(1)[:, :count] >> 8).float() * 2.0**-24
     strided = torch.stack([keys, ~keys], 1)[:, 0]
     with use_backend(backend):
-        assert torch.equal(uniform(strided, count, stream), expected)
+        assert torch.equal(uniform(strided, count, stream), from_words(keys, count, stream))
+
+
+def from_words(keys: Tensor, count: int, stream: int) -> Tensor:
+    words = philox.philox4x32(keys[:, None], torch.arange(-(-count // 4)), stream, philox.UNIFORM_DOMAIN)
+    return (torch.stack(words, -1).flatten(1)[:, :count] >> 8).float() * 2.0**-24
+
+
+@pytest.mark.skipif(emulated.compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (16, 5), (70, 9)], ids=str)
+def test_the_cuda_kernel_draws_the_same_numbers(shape: tuple[int, int]) -> None:
+    rows, count = shape
+    seeds = torch.arange(rows) * (2**57 + 3) - 2**62
+    with emulated.backend(order=1) as emulator:
+        assert torch.equal(emulator.uniform(seeds, count, stream=2**32 - 1), from_words(seeds, count, 2**32 - 1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_same_numbers_on_a_device() -> None:
+    seeds = torch.arange(-5, 200)
+    assert torch.equal(uniform(seeds.cuda(), 9, 7).cpu(), from_words(seeds, 9, 7))
 
 
 @compiled_only

@@ -14,6 +14,7 @@
 #include "../../csrc/cuda/forms.h"
 #include "../../csrc/cuda/multiscale_pseudo_label.cuh"
 #include "../../csrc/cuda/patch_mask.cuh"
+#include "../../csrc/cuda/uniform.cuh"
 #include "../../csrc/cuda/upsample_cross_entropy.cuh"
 #include "emulator.h"
 
@@ -179,6 +180,13 @@ std::vector<std::tuple<int64_t, int64_t, std::string, int64_t>> take_profile() {
   return result;
 }
 
+void uniform(Array seeds, uint32_t stream, Array numbers) {
+  Arrays arrays;
+  const UniformArgs args{arrays.add<int64_t>(seeds), numbers.shape(0), numbers.shape(1), stream,
+                         arrays.add<float>(numbers)};
+  arrays.run([&] { return launch_uniform(args, nullptr); });
+}
+
 std::map<std::string, std::string> forms() {
   return {{"multiscale_pseudo_label", pseudo_label_form.load()}, {"upsample_cross_entropy", cross_entropy_form.load()}};
 }
@@ -190,6 +198,7 @@ PYBIND11_MODULE(maskmatch_emulator, module) {
       "take_launches", &take_launches,
       "Threads a block, bytes of dynamic shared memory, blocks and the kernel's offset in this module, a launch");
   module.def("patch_mask", &patch_mask);
+  module.def("uniform", &uniform);
   module.def("multiscale_pseudo_label", &multiscale_pseudo_label);
   module.def("upsample_cross_entropy", &upsample_cross_entropy);
   module.def("profile", &emulator::profile, "Starts to count events by their places in this module");

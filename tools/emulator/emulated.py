@@ -191,6 +191,11 @@ class Emulated:
     def upsample_cross_entropy(self, *inputs: Any) -> Tensor:
         return _CrossEntropy.apply(self.module, *inputs)
 
+    def uniform(self, seeds: Tensor, count: int, stream: int) -> Tensor:
+        numbers = torch.empty(seeds.shape[0], count)
+        self.module.uniform(_array(seeds.contiguous()), stream, _array(numbers))
+        return numbers
+
     def forms(self) -> dict[str, Callable[..., Any]]:
         """What a backend offers, by operator."""
         return {

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from maskmatch.common.counting import count_each
 from maskmatch.config import MethodConfig
 
 DECAY = 0.99
@@ -54,8 +55,7 @@ class ClassBalance:
         self._start(num_classes, target.device)
         if not self.alpha:
             return logits
-        index = _index(target, num_classes)
-        self.totals[0].scatter_add_(0, index, torch.ones_like(index))
+        self.totals[0] += count_each(_index(target, num_classes), num_classes + 1)
         # One pixel more of each class, so that none has share 0, and all are alike as long as none was seen.
         seen = self.labeled + 1
         bias = -self.alpha * (seen / seen.sum()).log()
@@ -77,11 +77,11 @@ class ClassBalance:
             return confidence
         index = _index(label, num_classes)
         # A NaN counts as no confidence: as an integer it would be anything, and stay in the mean for ever.
-        seen = torch.stack([torch.ones_like(index), (confidence.nan_to_num() * UNIT).long().flatten()])
-        self.totals[1:].scatter_add_(1, index.expand(2, -1), seen)
+        self.totals[1] += count_each(index, num_classes + 1)
+        self.totals[2] += count_each(index, num_classes + 1, (confidence.nan_to_num() * UNIT).long())
         factor = torch.cat([self.confidence.max() / self.confidence, self.confidence.new_zeros(1)])
         # On a CPU indexing, factor[index], is slower.
-        return (confidence * factor.index_select(0, index).view_as(confidence)).clamp_(max=1)
+        return (confidence * factor.index_select(0, index.flatten()).view_as(confidence)).clamp_(max=1)
 
     @torch.no_grad()
     def update(self, total: Callable[[Tensor], Tensor] = lambda totals: totals) -> None:
@@ -105,5 +105,5 @@ class ClassBalance:
 
 
 def _index(label: Tensor, num_classes: int) -> Tensor:
-    """The column of each pixel, int64 [pixels]."""
-    return label.long().clamp_(max=num_classes).flatten()
+    """The column of each pixel, int64 like `label`."""
+    return label.long().clamp_(max=num_classes)

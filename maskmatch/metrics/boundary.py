@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskmatch.common.batch import IGNORE_INDEX
+from maskmatch.common.counting import count_each
 
 DISTANCE = 0.02
 """How far the boundary of a region reaches into it, relative to the image's diagonal, as in the paper."""
@@ -35,8 +36,7 @@ class BoundaryIoU:
         for row, classes, inside in zip(
             self.counts, (target, prediction, target), (in_target, in_prediction, both), strict=True
         ):
-            index = torch.where(inside, classes, self.num_classes).flatten()
-            row += index.new_zeros(self.num_classes + 1).scatter_add_(0, index, torch.ones_like(index))[:-1]
+            row += count_each(torch.where(inside, classes, self.num_classes), self.num_classes + 1)[:-1]
 
     def compute(self) -> list[float]:
         """The boundary IoU of each class; nan for a class without boundary in either."""

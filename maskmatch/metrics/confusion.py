@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maskmatch.common.batch import IGNORE_INDEX
+from maskmatch.common.counting import count_each
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,14 @@ class ConfusionMatrix:
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Count a batch: integer tensors of one shape on the device, IGNORE_INDEX in target to skip a pixel.
 
-        Nothing waits for the device. That is why this is not `torch.bincount`, which reads the largest index.
+        Nothing waits for the device.
         """
         if prediction.shape != target.shape:
             raise ValueError(f"prediction must have target's shape {list(target.shape)}, got {list(prediction.shape)}")
         classes = self.num_classes
         pair = target.long() * classes + prediction.long()
-        pair = torch.where(target == IGNORE_INDEX, classes * classes, pair).flatten()
-        counts = pair.new_zeros(classes * classes + 1).scatter_add_(0, pair, torch.ones_like(pair))
-        self.matrix += counts[:-1].view(classes, classes)
+        pair = torch.where(target == IGNORE_INDEX, classes * classes, pair)
+        self.matrix += count_each(pair, classes * classes + 1)[:-1].view(classes, classes)
 
     def compute(self) -> Metrics:
         """The metrics of everything counted so far."""

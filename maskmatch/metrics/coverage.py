@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maskmatch.common.batch import IGNORE_INDEX
+from maskmatch.common.counting import count_each
 
 STEPS = 100
 """Thresholds from 0 to 1 are this fine."""
@@ -38,8 +39,7 @@ class Coverage:
         thresholds = torch.arange(STEPS + 1, device=confidence.device) / STEPS
         bins = torch.bucketize(confidence.contiguous(), thresholds, right=True) - 1
         for row, counted in zip(self.counts, (target != IGNORE_INDEX, target == prediction), strict=True):
-            index = torch.where(counted, bins, STEPS + 1).flatten()
-            row += index.new_zeros(STEPS + 2).scatter_add_(0, index, torch.ones_like(index))[:-1]
+            row += count_each(torch.where(counted, bins, STEPS + 1), STEPS + 2)[:-1]
 
     def compute(self) -> list[CoveragePoint]:
         """One point a threshold, from 0 to 1."""

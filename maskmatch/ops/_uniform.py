@@ -9,9 +9,7 @@ from maskmatch.ops import _backend, _library, reference
 from maskmatch.ops._checks import check_integer, check_tensor
 
 _COMPILED = {
-    device: backend
-    for device, backend in (("cpu", "cpp"), ("cuda", "cuda"))
-    if _library.has_kernel("uniform", backend)
+    device: backend for device, backend in (("cpu", "cpp"), ("cuda", "cuda")) if _library.has_kernel("uniform", backend)
 }
 
 

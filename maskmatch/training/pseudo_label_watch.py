@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maskmatch.common.batch import IGNORE_INDEX
+from maskmatch.common.counting import count_each
 from maskmatch.method import PseudoLabels
 
 ONE_CLASS = 0.99  # share of the confident pixels that no class should exceed,
@@ -57,11 +58,12 @@ class PseudoLabelCounter:
             known = confident & (truth != IGNORE_INDEX)
             level += known
             level += known & (pseudo.label == truth)
-        counts = torch.zeros_like(self.counts)
-        self._add(counts[0], target)
-        self._add(counts[1:], pseudo.label, level)
-        self.counts += counts
-        return counts[2:, :-1].sum()
+        columns = self.num_classes + 1
+        labeled = count_each(target.long().clamp_(max=self.num_classes), columns)
+        index = pseudo.label.long().clamp_(max=self.num_classes).add_(level, alpha=columns)
+        shown = count_each(index, LEVELS * columns).view(LEVELS, columns)
+        self.counts += torch.cat([labeled[None], shown])
+        return shown[1:, :-1].sum()
 
     def take(self) -> Tensor:
         """The counts since the last time, int64 [5, C]; they start at 0 again."""
@@ -69,13 +71,6 @@ class PseudoLabelCounter:
         taken = torch.cat([labeled, by_level.flip(0).cumsum(0).flip(0)])
         self.counts.zero_()
         return taken
-
-    def _add(self, counts: Tensor, label: Tensor, level: Tensor | None = None) -> None:
-        """Count the pixels of each level and class; not by torch.bincount, which waits for the device."""
-        index = label.long().clamp_(max=self.num_classes)
-        if level is not None:
-            index.add_(level, alpha=self.num_classes + 1)
-        counts.view(-1).scatter_add_(0, index.flatten(), torch.ones_like(index).flatten())
 
 
 def measures(counts: Counts) -> dict[str, Any]:

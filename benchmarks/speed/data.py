@@ -17,13 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from benchmarks.provenance import machine
 from benchmarks.speed.data_baseline import baseline_loader
 from benchmarks.speed.measure import percentiles
+from benchmarks.speed.photographs import write_list, write_photographs
 from benchmarks.speed.selection import Selection
 from maskmatch.common.device import find_device
 from maskmatch.config import DataConfig
@@ -87,36 +86,12 @@ def run(selection: Selection) -> Iterator[dict[str, Any]]:
 
 def write_data(root: Path) -> None:
     """Images with masks and the lists of both streams, as a folder data set."""
-    (root / "images").mkdir()
-    (root / "masks").mkdir()
-    for index in range(IMAGES):
-        image, mask = draw(index)
-        Image.fromarray(image).save(root / f"images/{index}.jpg", quality=90)
-        stored = Image.fromarray(mask)
-        stored.putpalette(np.random.default_rng(0).integers(0, 256, 768, np.uint8).tobytes())
-        stored.save(root / f"masks/{index}.png")
+    lines = write_photographs(root, IMAGES, HEIGHT, WIDTH, CLASSES)
     # The unlabelled stream is timed with a labelled one that costs next to nothing.
     Image.new("RGB", (1, 1)).save(root / "images/dot.png")
     Image.new("L", (1, 1)).save(root / "masks/dot.png")
-    (root / "all.txt").write_text("".join(f"images/{i}.jpg masks/{i}.png\n" for i in range(IMAGES)))
-    (root / "dot.txt").write_text("images/dot.png masks/dot.png\n")
-
-
-def draw(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture with structure at every scale, as photographs have, and a mask of blobs."""
-    rng = np.random.default_rng(index)
-    image = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
-    for cells, amplitude in ((6, 54), (24, 30), (90, 16), (250, 6)):
-        noise = rng.standard_normal((cells * 3 // 4, cells, 3)).astype(np.float32)
-        image += amplitude * cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    for _ in range(12):
-        center, axes = (rng.integers(0, (WIDTH, HEIGHT)).tolist(), rng.integers(10, 90, 2).tolist())
-        ellipse = (center, axes, float(rng.integers(180)), 0, 360)
-        cv2.ellipse(image, *ellipse, rng.integers(0, 256, 3).tolist(), -1, cv2.LINE_AA)
-        cv2.ellipse(mask, *ellipse, int(rng.integers(1, CLASSES)), -1)
-    image += 5 * rng.standard_normal(image.shape)
-    return image.clip(0, 255).astype(np.uint8), mask
+    write_list(root / "all.txt", lines)
+    write_list(root / "dot.txt", ["images/dot.png masks/dot.png"])
 
 
 def _times(root: Path, stream: str, device: str, providers: list[str]) -> dict[tuple[str, str], list[float]]:

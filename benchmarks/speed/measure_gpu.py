@@ -5,14 +5,17 @@ With Triton's own timers. What the device can do at best is measured or follows 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 HOST_CALLS = 20
 EXPS_A_CLOCK = 16  # of a multiprocessor, sm_75 to sm_120
+# Calls of the runtime and the driver that put work onto the device.
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaMemcpyAsync", "cudaMemsetAsync", "cudaGraphLaunch")
 TIMES_L2 = 16  # what a copy moves, so that nearly nothing of it lies in the L2
 
 
@@ -73,3 +76,38 @@ def exps_per_millisecond() -> float:
 def bytes_of_a_copy() -> int:
     """How much `bytes_per_millisecond` is to move."""
     return TIMES_L2 * int(torch.cuda.get_device_properties().L2_cache_size)
+
+
+def activity(function: Callable[[], Any]) -> dict[str, float]:
+    """What the device does in a call, all streams together.
+
+    `kernel_ms` is the time in which at least one kernel or copy runs, `idle_share` the rest of what the call takes;
+    `kernels` are those, `launches` what the host issues for them: a graph's replay is one.
+    """
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    torch.cuda.synchronize()
+    taken = 1e3 * (time.perf_counter() - start)  # without the profiler, which slows the host
+    with torch.profiler.profile() as profiler:
+        function()
+        torch.cuda.synchronize()
+    events = profiler.events()
+    on_device = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    issued = [event for event in events if event.name.startswith(LAUNCHES)]
+    busy = covered([(event.time_range.start, event.time_range.end) for event in on_device]) / 1e3
+    return {
+        "kernel_ms": busy,
+        "idle_share": max(0.0, 1 - busy / taken),
+        "kernels": len(on_device),
+        "launches": len(issued),
+    }
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """The length of what intervals cover together."""
+    length, reached = 0.0, -math.inf
+    for start, end in sorted(intervals):
+        length += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return length

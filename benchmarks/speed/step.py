@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import statistics
 import subprocess
 import sys
@@ -11,14 +10,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.provenance import ROOT, machine
+from benchmarks.provenance import machine
+from benchmarks.speed import measure_gpu
 from benchmarks.speed.measure import milliseconds, peak_bytes, percentiles
 from benchmarks.speed.selection import Selection
+from benchmarks.speed.step_configs import chosen_configs
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.allocator import keep_freed_memory
 from maskmatch.ops import use_backend
@@ -37,15 +39,16 @@ COLUMNS = (
     "over_network",
     "images_per_second",
     "peak_memory_mb",
+    "kernel_ms",
+    "idle_share",
+    "kernels",
+    "launches",
     *(f"{name.replace(' ', '_')}_ms" for name in PHASES),
 )
 BLOCK = 10  # steps a measurement, one of which is logged
 WARMUP = 4  # steps before, which compile, allocate, and are recorded as CUDA graphs
-ROUNDS = {"builtin": 30, "camvid": 5}  # of the built-in data six epochs: images are decoded in the first one
-CONFIGS: dict[str, list[str]] = {
-    "builtin": [],
-    "camvid": ["--config", str(ROOT / "configs" / "camvid.yaml")],
-}
+# Of the built-in data six epochs: images are decoded in the first one.
+ROUNDS = {"builtin": 30, "camvid": 5, "voc": 5, "cityscapes": 5}
 PROVIDERS = {
     "fused": ["--fused"],
     "eager": ["--no-fused"],
@@ -53,22 +56,21 @@ PROVIDERS = {
     "supervised": ["--fused", "--method.supervised_only", "true"],
 }
 COMPILE_SECONDS = 120  # that the provider `compile` may take to compile a configuration
-SHAPES = tuple(CONFIGS)
-EVERY_BRANCH = ["--method.warmup_steps", "0", "--method.ramp_steps", "0", "--train.steps", "1000000"]
 
 
 def run(selection: Selection) -> Iterator[dict[str, Any]]:
     """One record for each configuration and provider; providers and their bare passes are timed in turns."""
     keep_freed_memory()  # as maskmatch.train does
     providers = {name: PROVIDERS[name] for name in selection.chosen_providers(PROVIDERS)}
-    for config, options in chosen_configs(selection).items():
-        chosen = dict(providers)
-        if "compile" in chosen and not _compiles(options):
-            selection.skip(f"step, {config}, compile: torch.compile took more than {COMPILE_SECONDS} s")
-            del chosen["compile"]
-        torch._dynamo.reset()
-        with prepared(options, chosen) as runs:
-            yield from _records(config, runs, selection)
+    with tempfile.TemporaryDirectory() as folder:
+        for config, options in chosen_configs(selection, Path(folder)).items():
+            chosen = dict(providers)
+            if "compile" in chosen and not _compiles(options):
+                selection.skip(f"step, {config}, compile: torch.compile took more than {COMPILE_SECONDS} s")
+                del chosen["compile"]
+            torch._dynamo.reset()
+            with prepared(options, chosen) as runs:
+                yield from _records(config, runs, selection)
 
 
 def _compiles(options: list[str]) -> bool:
@@ -85,21 +87,6 @@ def _compiles(options: list[str]) -> bool:
         except subprocess.TimeoutExpired:
             return False
     return True
-
-
-def chosen_configs(selection: Selection) -> dict[str, list[str]]:
-    """Configuration -> options of the training, every loss live from the first step."""
-    found = {}
-    for name in selection.chosen_shapes(CONFIGS):
-        options = [*CONFIGS[name], *EVERY_BRANCH, "--train.device", selection.device]
-        if name == "camvid":
-            data = os.environ.get("MASKMATCH_TEST_DATA")
-            if not data:
-                selection.skip("step, camvid: MASKMATCH_TEST_DATA names no folder with data/camvid")
-                continue
-            options += ["--data.root", f"{data}/data/camvid"]
-        found[name] = options
-    return found
 
 
 @contextmanager
@@ -166,6 +153,7 @@ def describe(config: str, run: Run, times: list[float], device: str) -> dict[str
             "peak_memory_mb": (_held_bytes(run) + peak_bytes(partial(_step, run), device)) / 2**20,
         }
         | _phases(run)
+        | (_activity(run) if device == "cuda" else {})
     )
 
 
@@ -177,6 +165,12 @@ def _phases(run: Run) -> dict[str, float]:
     steps(run)(BLOCK)
     phases.timing = False
     return {f"{name.replace(' ', '_')}_ms": ms / BLOCK for name, ms in phases.milliseconds().items()}
+
+
+def _activity(run: Run) -> dict[str, float]:
+    """What the device does in a step, the mean of a block."""
+    found = measure_gpu.activity(partial(steps(run), BLOCK))
+    return {name: value if name == "idle_share" else value / BLOCK for name, value in found.items()}
 
 
 def steps(run: Run) -> Callable[[int], None]:
@@ -208,18 +202,37 @@ def _bare_passes(run: Run) -> Callable[[int], None]:
         scales = [_random(view.shape, step.device) for view in method.scaled_views(next(run.loader))]
     forward, label = (torch.compile(n, dynamic=False) if run.config.train.compile else n for n in (student, teacher))
 
+    def once() -> None:
+        with torch.no_grad(), step.autocast():
+            for view in scales:
+                label(view)
+        for images in branches:
+            with step.autocast():
+                logits = forward(images)
+            logits.sum().backward()
+        student.zero_grad(set_to_none=True)
+
+    one = _as_graph(once) if step.device.type == "cuda" else once
+
     def take(count: int) -> None:
         for _ in range(count):
-            with torch.no_grad(), step.autocast():
-                for view in scales:
-                    label(view)
-            for images in branches:
-                with step.autocast():
-                    logits = forward(images)
-                logits.sum().backward()
-            student.zero_grad(set_to_none=True)
+            one()
 
     return take
+
+
+def _as_graph(function: Callable[[], None]) -> Callable[[], None]:
+    """The same as one CUDA graph, so that the host does not count."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARMUP):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        function()
+    return graph.replay
 
 
 def _random(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -7,7 +7,17 @@ import json
 import pytest
 import torch
 
-from benchmarks.speed import command, components, operators, ops, ops_baseline, ops_cases, step
+from benchmarks.speed import (
+    command,
+    components,
+    measure_gpu,
+    operators,
+    ops,
+    ops_baseline,
+    ops_cases,
+    step,
+    step_configs,
+)
 from benchmarks.speed.selection import Selection
 from maskmatch.ops import info, patch_mask, reference
 
@@ -171,3 +181,19 @@ def test_components_are_added_one_after_the_other(monkeypatch):
     for record in found.values():
         assert set(record) >= EVERYWHERE and record["peak_memory_mb"] > 0 and record["backward_ms"] > 0
     assert found["supervised"]["teacher_ms"] == 0 < found["+ LCR"]["teacher_ms"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["voc", "cityscapes"])
+def test_a_step_of_drawn_photographs(config, monkeypatch, tmp_path):
+    monkeypatch.setitem(step_configs.DRAWN, config, step_configs.Photographs(6, 50, 70))
+    (found,) = step_configs.chosen_configs(Selection(shapes=(config,)), tmp_path).values()
+    small = ["--data.crop_size", "32", "--train.batch_size", "2", "--method.patch_size", "8"]
+    with step.prepared([*found, "--model.encoder", "resnet18", *small], {"fused": []}) as runs:
+        step.steps(runs["fused"])(1)
+        assert (len(runs["fused"].dataset.labeled), len(runs["fused"].dataset.unlabeled)) == (2, 3)
+
+
+def test_what_intervals_cover_together():
+    assert measure_gpu.covered([(5, 7), (0, 3), (1, 2), (2.5, 4), (7, 7.5)]) == 6.5
+    assert measure_gpu.covered([]) == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.speed import step
 from benchmarks.speed.selection import Selection
+from benchmarks.speed.step_configs import SHAPES as SHAPES
 from benchmarks.speed.step_configs import chosen_configs
 from maskmatch.training.run import Run
 

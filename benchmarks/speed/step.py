@@ -20,6 +20,7 @@ from benchmarks.provenance import machine
 from benchmarks.speed import measure_gpu
 from benchmarks.speed.measure import milliseconds, peak_bytes, percentiles
 from benchmarks.speed.selection import Selection
+from benchmarks.speed.step_configs import SHAPES as SHAPES
 from benchmarks.speed.step_configs import chosen_configs
 from maskmatch.commands.command_line import parse_train
 from maskmatch.common.allocator import keep_freed_memory

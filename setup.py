@@ -29,7 +29,7 @@ CUDA_ARCHS = os.environ.get("MASKMATCH_CUDA_ARCHS", "75 80 86 89 90 100 120")
 
 
 def readme() -> str:
-    """README.md for a package index, which has no files beside it: links to some lead to this version's in the repository.
+    """README.md for a package index, which has no files beside it: links to files lead to this version's repository.
 
     Where that has no address they are text, and pictures are left out.
     """

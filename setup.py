@@ -2,7 +2,8 @@
 
 MASKMATCH_CUDA=1|0|auto: build the CUDA library, or not, or (the default) where nvcc is found and the installed torch
 is a CUDA build. MASKMATCH_CUDA_ARCHS: its architectures, "75 80 86 89 90 100 120" by default. MASKMATCH_COMPILE=0
-compiles nothing: a package for every platform, whose operators are those in plain PyTorch.
+compiles nothing: a package for every platform, whose operators are those in plain PyTorch. MASKMATCH_REPOSITORY: the
+address that README's links into the repository lead to, such as https://github.com/OWNER/NAME; a release has one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,25 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 COMPILE = os.environ.get("MASKMATCH_COMPILE", "1") != "0"
+REPOSITORY = os.environ.get("MASKMATCH_REPOSITORY", "").rstrip("/")
 CUDA_ARCHS = os.environ.get("MASKMATCH_CUDA_ARCHS", "75 80 86 89 90 100 120")
+
+
+def readme() -> str:
+    """README.md for a package index, which has no files beside it: links to files lead to this version's repository.
+
+    Where that has no address they are text, and pictures are left out.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    version = re.findall(r'__version__ = "(.+)"', (ROOT / "maskmatch/common/version.py").read_text(encoding="utf-8"))[0]
+
+    def absolute(found: re.Match[str]) -> str:
+        picture, name, path = found.groups()
+        if not REPOSITORY:
+            return "" if picture else name
+        return f"{picture}[{name}]({REPOSITORY}/{'raw' if picture else 'blob'}/v{version}/{path})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)", absolute, text)
 
 
 def torch_folder() -> Path:
@@ -129,6 +149,9 @@ class StableWheel(bdist_wheel):
 if COMPILE:
     torch_folder()
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    project_urls={"Repository": REPOSITORY} if REPOSITORY else {},
     packages=[
         *find_packages(include=["maskmatch", "maskmatch.*"]),
         "maskmatch.configs",

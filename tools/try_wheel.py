@@ -62,7 +62,9 @@ SMALL = ["--model.encoder", "mobilenet_v2", "--model.encoder_weights", "none"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("package", type=Path, help="a .whl or a .tar.gz")
     parser.add_argument("--site", type=Path, help="a folder of installed packages, in place of those to be fetched")
     arguments = parser.parse_args()
@@ -70,7 +72,7 @@ def main() -> None:
     if package.suffix == ".whl":
         look_inside(package)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = Path(temporary).resolve()
         python = install(package, folder / "environment", arguments.site)
         use(python, folder)
     print(f"{package.name}: works")
@@ -90,7 +92,7 @@ def look_inside(wheel: Path) -> None:
 
 def install(package: Path, folder: Path, site: Path | None) -> Path:
     """A new environment's Python, with the package, and what it needs out of `site` or from where pip finds it."""
-    venv.create(folder, with_pip=True)
+    venv.create(folder, with_pip=True, symlinks=os.name != "nt")  # as `python -m venv` does
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     options = []
     if site is not None:
@@ -123,7 +125,7 @@ def use(python: Path, folder: Path) -> None:
         capture_output=True,
         text=True,
     )
-    if not where.stdout.startswith(str(python.parent.parent)):
+    if not Path(where.stdout.strip()).resolve().is_relative_to(python.parent.parent):
         sys.exit(f"expected the installed package, got {where.stdout or where.stderr}")
     maskmatch("info")
     run(python, "-c", OPERATORS, cwd=folder, env=alone)

@@ -42,7 +42,9 @@ Row = list[tuple[str, np.ndarray]]  # title and picture, uint8 [H, W, 3]
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("runs", type=Path, help="folder of the runs, such as runs/ablation/builtin")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("docs/images"), metavar="DIR")

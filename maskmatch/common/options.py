@@ -30,6 +30,10 @@ class Parser(ArgumentParser):
     renew: Callable[[str], str] | None = None
     """What the text of a file of options goes through first; its UserError is the caller's to report."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Options are typed in full: part of a name would get another meaning with the next option that begins so."""
+        super().__init__(*args, **{"allow_abbrev": False} | options)
+
     def parse_path(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Namespace:
         """As jsonargparse's, of a file that is read as every text of a user."""
         if not Path(path).is_file():

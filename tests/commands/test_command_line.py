@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -21,6 +22,27 @@ def test_defaults_are_those_of_the_dataclasses():
 def test_sizes_need_no_brackets(value):
     assert parse_train(["--data.crop_size", value]).data.crop_size == (96, 128)
     assert parse_train([f"--data.crop_size={value}"]).data.crop_size == (96, 128)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "meant"),
+    [
+        ("train", ["--train.act_on_warning", "true"], "--train.act_on_warnings"),
+        ("train", ["--train.precisio=bf16"], "--train.precision"),
+        ("train", ["--no-fuse"], "--no-fused"),
+        ("evaluate", ["RUN", "--weight", "student"], "--weights"),
+        ("predict", ["RUN", "a.jpg", "--output", "b", "--thresh", "0.5"], "--threshold"),
+        ("report", ["RUN", "--out", "a.html"], "--output"),
+        ("split", ["--label", "20"], "--labeled"),
+        ("info", ["--rep"], "--report"),
+    ],
+)
+def test_part_of_an_option_is_none(command, options, meant, capsys):
+    """It would be another option's with the next one that begins so."""
+    with pytest.raises(SystemExit):
+        import_module(f"maskmatch.commands.{command}").main(options)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith(f"did you mean {meant}?\n")
 
 
 def test_lists_need_no_brackets():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import struct
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from maskmatch.data import check_dataset, load_dataset, make_loader, measurable,
 from maskmatch.data.checking.preflight import check_image
 from maskmatch.data.checking.survey import survey_dataset
 from maskmatch.data.decoding import limits
-from maskmatch.data.decoding.files import TooLargeError
+from maskmatch.data.decoding.files import FileError, TooLargeError
 from maskmatch.data.decoding.mask_table import configured, identity
 
 TOO_LARGE = r"expected an image of at most 3,100 pixels.*got 3,\d+ .*on_error skip\): .*"
@@ -56,6 +59,22 @@ def test_texts_of_any_length(tmp_path: Path, kind: str) -> None:
     check_image(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", identity()), pixels[..., 0])
+
+
+@pytest.mark.parametrize("read", [read_image, lambda path: read_mask(path, identity())], ids=["image", "mask"])
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_a_text_that_unpacks_without_end(tmp_path: Path, kind: bytes, read: Callable[[Path], object]) -> None:
+    """A file of 300 kB whose text has more bytes than memory need be spent on."""
+    packer = zlib.compressobj()
+    start = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed = start + 2**8 * (packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH))
+    text = b"a\0" + {b"iTXt": b"\1\0\0\0"}.get(kind, b"\0") + packed
+    Image.new("L", (30, 20)).save(tmp_path / "small.png")
+    content = (tmp_path / "small.png").read_bytes()
+    chunk = struct.pack(">I", len(text)) + kind + text + struct.pack(">I", zlib.crc32(kind + text))
+    (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])  # behind the header
+    with pytest.raises(FileError, match=r"too large .*a\.png"):
+        read(tmp_path / "a.png")
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+import setuptools
 import yaml
 
 import maskmatch
@@ -53,3 +55,25 @@ def test_workflows_call_what_the_makefile_has() -> None:
             steps = job.get("steps", [])  # none where another workflow is called
             called |= {word[1] for step in steps if (word := step.get("run", "").split())[:1] == ["make"]}
     assert {"lint", "test", "oldest", "newest", "wheel", "try-wheel"} <= called <= targets
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/us/maskmatch/"])
+def test_readme_as_a_package_index_shows_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lies beside it there: a link into the repository has its address, or is text."""
+    given: dict[str, str] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **options: given.update(options))
+    monkeypatch.setenv("MASKMATCH_REPOSITORY", address)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    ours = re.findall(r"\]\((?!https?:)([\w/.-]+)(#[\w-]+)?\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    shown = given["long_description"]
+    links = re.findall(r"(!?)\[[^\]]+\]\(([^)]+)\)", shown)
+    assert len(ours) > 20 and all((ROOT / path).is_file() for path, _ in ours)
+    assert all(link.startswith("https://") for _, link in links)
+    version = f"https://example.org/us/maskmatch/blob/v{maskmatch.__version__}/"
+    expected = [f"{version}{path}{part}" for path, part in ours] if address else []
+    assert [link.replace("/raw/", "/blob/") for _, link in links if "example.org" in link] == expected
+    assert [("!", f"{version.replace('blob', 'raw')}docs/images/first.png")] * bool(address) == [
+        found for found in links if found[0]
+    ]
+    assert "[Start]" in shown if address else "| Start |" in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +16,8 @@ SHARE = 0.25
 """Part of the free memory that one file may take."""
 
 Image.MAX_IMAGE_PIXELS = None  # 179 million, whatever the memory; `most_pixels` takes its place
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = sys.maxsize  # screenshots and editors store megabytes
+# Screenshots and editors store megabytes of text in a PNG, and Pillow takes one; packed text can grow a thousandfold.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**28
 
 
 @cache

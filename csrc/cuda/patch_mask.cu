@@ -12,14 +12,13 @@ namespace maskmatch::cuda {
 namespace {
 
 constexpr int kVector = 4;  // elements that a thread has of a row of pixels,
-constexpr int kRows = 4;    // and rows, all of one row of patches
+constexpr int kRows = 8;    // and rows, all of one row of patches
 constexpr int kApart = 32;  // a warp, which has neighbouring elements where a thread cannot
 
 // A band is kRows rows of an image, or fewer, in one row of patches; bands are counted down the image, of one that is
 // not channels-last down one channel after the other. A block has neighbouring bands of one image.
 struct NormalizeArgs {
   PatchMaskArgs mask;
-  bool many_patches;  // then mask.grid holds which are hidden
   int64_t first_image, bands;
   int32_t bands_a_block;
   int32_t row_elements;  // of memory: W, of channels-last images W C
@@ -28,8 +27,26 @@ struct NormalizeArgs {
 
 // kVector neighbouring elements of a row whose ends are aligned; of any other every kApart-th.
 template <class Element>
-struct alignas(kVector * sizeof(Element)) Vector {
-  Element values[kVector];
+class alignas(kVector * sizeof(Element)) Vector {
+ public:
+  __device__ Element get(int i) const { return values_[i]; }
+  __device__ void set(int i, Element value) { values_[i] = value; }
+
+ private:
+  Element values_[kVector];
+};
+
+// Bytes in one register, as nvcc would take them apart and put them together again.
+template <>
+class Vector<uint8_t> {
+ public:
+  __device__ uint8_t get(int i) const { return word_ >> 8 * i & 255; }
+  __device__ void set(int i, uint8_t value) {
+    word_ = (word_ & ~(255u << 8 * i)) | static_cast<uint32_t>(value) << 8 * i;
+  }
+
+ private:
+  uint32_t word_;
 };
 
 template <bool kAligned, class Element>
@@ -40,7 +57,7 @@ __device__ Vector<Element> load(const Element* row, int32_t step, int inside) {
     Vector<Element> vector{};
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      if (i < inside) vector.values[i] = row[i * step];
+      if (i < inside) vector.set(i, row[i * step]);
     }
     return vector;
   }
@@ -53,7 +70,7 @@ __device__ void store(Element* row, int32_t step, int inside, const Vector<Eleme
   } else {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      if (i < inside) row[i * step] = vector.values[i];
+      if (i < inside) row[i * step] = vector.get(i);
     }
   }
 }
@@ -82,7 +99,7 @@ __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const 
     const int32_t channel = kChannelsLast ? all.channels.split(x) : band.channel;
     inside += first + i * step < all.row_elements;
     scale[i] = args.scale[channel], bias[i] = args.bias[channel];
-    fill.values[i] = from_float<Result>(args.fill[channel]);
+    fill.set(i, from_float<Result>(args.fill[channel]));
     hidden[i] = is_hidden(band.patch_row, all.patch_size.quotient(x));
     any_visible |= !hidden[i];
   }
@@ -106,14 +123,14 @@ __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const 
     Vector<Result> result = fill;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      const float value = fmaf(to_float(read[r].values[i]), scale[i], bias[i]);
-      if (!hidden[i]) result.values[i] = from_float<Result>(value);
+      const float value = fmaf(to_float(read[r].get(i)), scale[i], bias[i]);
+      if (!hidden[i]) result.set(i, from_float<Result>(value));
     }
     store<kAligned>(output + static_cast<int64_t>(r) * all.row_elements, step, inside, result);
   }
 }
 
-template <class Element, bool kChannelsLast, bool kAligned>
+template <class Element, bool kChannelsLast, bool kAligned, bool kManyPatches>
 __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant__ NormalizeArgs all) {
   __shared__ PatchRanks ranks;
   const PatchMaskArgs& args = all.mask;
@@ -127,7 +144,7 @@ __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant
   first.channel = static_cast<int32_t>(place);
 
   bool* grid = args.grid + image * args.rows * args.columns;
-  if (!all.many_patches) {
+  if constexpr (!kManyPatches) {
     const auto last_row = static_cast<int32_t>(all.bands_a_patch.quotient(first.in_patch + bands - 1));
     const int32_t patch_rows = min(last_row + 1, args.rows);
     const int32_t patch = first.patch_row * args.columns, patches = patch_rows * args.columns;
@@ -139,7 +156,7 @@ __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant
     }
   }
   const auto is_hidden = [&](int32_t row, int32_t column) -> bool {
-    return all.many_patches ? grid[int64_t{row} * args.columns + column] : ranks.hidden[row * args.columns + column];
+    return kManyPatches ? grid[int64_t{row} * args.columns + column] : ranks.hidden[row * args.columns + column];
   };
 
   const uint32_t vectors = bands * all.threads_a_row.divisor;
@@ -170,22 +187,22 @@ int64_t blocks_an_image(int64_t images, int64_t vectors) {
   return std::min(std::max(blocks, ceil_div(vectors, kMostVectors)), ceil_div(vectors, kBlockThreads));
 }
 
-template <class Element>
-cudaError_t launch_normalize(const PatchMaskArgs& args, bool many_patches, cudaStream_t stream) {
+template <class Element, bool kManyPatches>
+cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
   const int64_t row_elements = static_cast<int64_t>(args.width) * (args.channels_last ? args.channels : 1);
-  const auto bands_a_patch = static_cast<int32_t>(ceil_div(args.patch_size, kRows));
+  const auto bands_a_patch = static_cast<int32_t>(ceil_div(std::min(args.patch_size, args.height), kRows));
   const bool aligned =
       row_elements % kVector == 0 && reinterpret_cast<uintptr_t>(args.images) % sizeof(Vector<Element>) == 0;
   const auto threads_a_row =
       static_cast<int32_t>(aligned ? row_elements / kVector : ceil_div(row_elements, kApart * kVector) * kApart);
-  const auto kernel = args.channels_last ? aligned ? normalize<Element, true, true> : normalize<Element, true, false>
-                      : aligned          ? normalize<Element, false, true>
-                                         : normalize<Element, false, false>;
+  const auto kernel = args.channels_last ? aligned ? normalize<Element, true, true, kManyPatches>
+                                                   : normalize<Element, true, false, kManyPatches>
+                      : aligned          ? normalize<Element, false, true, kManyPatches>
+                                         : normalize<Element, false, false, kManyPatches>;
   const int64_t bands = int64_t{args.rows} * bands_a_patch * (args.channels_last ? 1 : args.channels);
   const int64_t bands_a_block = ceil_div(bands, blocks_an_image(args.count, bands * threads_a_row));
   const int64_t blocks = ceil_div(bands, bands_a_block);
   NormalizeArgs all{args,
-                    many_patches,
                     0,
                     bands,
                     static_cast<int32_t>(bands_a_block),
@@ -205,24 +222,26 @@ cudaError_t launch_normalize(const PatchMaskArgs& args, bool many_patches, cudaS
   return cudaSuccess;
 }
 
+template <class Element>
+cudaError_t launch_kernels(const PatchMaskArgs& args, cudaStream_t stream) {
+  if (int64_t{args.rows} * args.columns <= kKept) return launch_normalize<Element, false>(args, stream);
+  const cudaError_t error = launch(hide_patches, args.count, kBlockThreads, 0, stream, args);
+  return error == cudaSuccess ? launch_normalize<Element, true>(args, stream) : error;
+}
+
 }  // namespace
 
 cudaError_t launch_patch_mask(const PatchMaskArgs& args, cudaStream_t stream) {
   if (args.count == 0) return cudaSuccess;
-  const bool many_patches = int64_t{args.rows} * args.columns > kKept;
-  if (many_patches) {
-    const cudaError_t error = launch(hide_patches, args.count, kBlockThreads, 0, stream, args);
-    if (error != cudaSuccess) return error;
-  }
   switch (args.type) {
     case ElementType::kUint8:
-      return launch_normalize<uint8_t>(args, many_patches, stream);
+      return launch_kernels<uint8_t>(args, stream);
     case ElementType::kHalf:
-      return launch_normalize<__half>(args, many_patches, stream);
+      return launch_kernels<__half>(args, stream);
     case ElementType::kBFloat16:
-      return launch_normalize<__nv_bfloat16>(args, many_patches, stream);
+      return launch_kernels<__nv_bfloat16>(args, stream);
     default:
-      return launch_normalize<float>(args, many_patches, stream);
+      return launch_kernels<float>(args, stream);
   }
 }
 

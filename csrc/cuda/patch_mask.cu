@@ -15,14 +15,16 @@ constexpr int kVector = 4;  // elements that a thread has of a row of pixels,
 constexpr int kRows = 8;    // and rows, all of one row of patches
 constexpr int kApart = 32;  // a warp, which has neighbouring elements where a thread cannot
 
-// A band is kRows rows of an image, or fewer, in one row of patches; bands are counted down the image, of one that is
-// not channels-last down one channel after the other. A block has neighbouring bands of one image.
+// An image is one plane if it is channels-last, else a plane a channel. A band is kRows rows of a plane, or fewer, in
+// one row of patches; bands are counted down the planes. A block has neighbouring bands of one image.
 struct NormalizeArgs {
   PatchMaskArgs mask;
   int64_t first_image, bands;
   int32_t bands_a_block;
   int32_t row_elements;  // of memory: W, of channels-last images W C
-  Divider blocks_an_image, threads_a_row, bands_a_patch, patch_rows, channels, patch_size;
+  int32_t planes;        // of an image
+  Divider blocks_an_image, threads_a_row, bands_a_patch, patch_rows, patch_size;
+  Divider channels;  // of a plane
 };
 
 // kVector neighbouring elements of a row whose ends are aligned; of any other every kApart-th.
@@ -77,11 +79,11 @@ __device__ void store(Element* row, int32_t step, int inside, const Vector<Eleme
 
 // Where a band is.
 struct Band {
-  int32_t channel, patch_row, in_patch;  // counted from the patch's first one
+  int32_t plane, patch_row, in_patch;  // counted from the patch's first one
 };
 
 // A thread's elements of a band.
-template <class Element, bool kChannelsLast, bool kAligned, class IsHidden>
+template <class Element, bool kAligned, class IsHidden>
 __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const Band& band, int32_t in_row,
                                  IsHidden is_hidden) {
   using Result = std::conditional_t<std::is_same<Element, uint8_t>::value, float, Element>;
@@ -96,7 +98,7 @@ __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const 
 #pragma unroll
   for (int i = 0; i < kVector; ++i) {
     uint32_t x = min(first + i * step, all.row_elements - 1);
-    const int32_t channel = kChannelsLast ? all.channels.split(x) : band.channel;
+    const int32_t channel = band.plane + all.channels.split(x);
     inside += first + i * step < all.row_elements;
     scale[i] = args.scale[channel], bias[i] = args.bias[channel];
     fill.set(i, from_float<Result>(args.fill[channel]));
@@ -106,7 +108,7 @@ __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const 
 
   const int32_t patch_top = band.patch_row * args.patch_size, top = patch_top + band.in_patch * kRows;
   const int32_t rows = min(min(patch_top + args.patch_size, args.height) - top, kRows);
-  const int64_t plane = kChannelsLast ? image : image * args.channels + band.channel;
+  const int64_t plane = image * all.planes + band.plane;
   const int64_t start = (plane * args.height + top) * all.row_elements + first;
   const Element* images = static_cast<const Element*>(args.images) + start;
   Result* output = static_cast<Result*>(args.output) + start;
@@ -130,7 +132,7 @@ __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const 
   }
 }
 
-template <class Element, bool kChannelsLast, bool kAligned, bool kManyPatches>
+template <class Element, bool kAligned, bool kManyPatches>
 __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant__ NormalizeArgs all) {
   __shared__ PatchRanks ranks;
   const PatchMaskArgs& args = all.mask;
@@ -141,7 +143,7 @@ __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant
   Band first;
   first.in_patch = all.bands_a_patch.split(place);
   first.patch_row = all.patch_rows.split(place);
-  first.channel = static_cast<int32_t>(place);
+  first.plane = static_cast<int32_t>(place);
 
   bool* grid = args.grid + image * args.rows * args.columns;
   if constexpr (!kManyPatches) {
@@ -150,7 +152,7 @@ __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant
     const int32_t patch = first.patch_row * args.columns, patches = patch_rows * args.columns;
     rank_patches(args, image, patch, patches, ranks);
     // The block that has the first band of a patch writes the grid.
-    const int32_t end = first.channel > 0 ? 0 : min(patch + patches, args.rows * args.columns);
+    const int32_t end = first.plane > 0 ? 0 : min(patch + patches, args.rows * args.columns);
     for (int i = patch + (first.in_patch > 0) * args.columns + threadIdx.x; i < end; i += kBlockThreads) {
       grid[i] = ranks.hidden[i];
     }
@@ -167,13 +169,9 @@ __global__ void __launch_bounds__(kBlockThreads) normalize(const __grid_constant
     row += first.in_patch;
     band.in_patch = all.bands_a_patch.split(row);
     row += first.patch_row;
-    if constexpr (kChannelsLast) {
-      band.patch_row = row;
-    } else {
-      band.patch_row = all.patch_rows.split(row);
-      band.channel += row;
-    }
-    normalize_vector<Element, kChannelsLast, kAligned>(all, image, band, in_row, is_hidden);
+    band.patch_row = all.patch_rows.split(row);
+    band.plane += row;
+    normalize_vector<Element, kAligned>(all, image, band, in_row, is_hidden);
   }
 }
 
@@ -189,17 +187,15 @@ int64_t blocks_an_image(int64_t images, int64_t vectors) {
 
 template <class Element, bool kManyPatches>
 cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
-  const int64_t row_elements = static_cast<int64_t>(args.width) * (args.channels_last ? args.channels : 1);
+  const int32_t channels = args.channels_last ? args.channels : 1, planes = args.channels / channels;
+  const int64_t row_elements = int64_t{args.width} * channels;
   const auto bands_a_patch = static_cast<int32_t>(ceil_div(std::min(args.patch_size, args.height), kRows));
   const bool aligned =
       row_elements % kVector == 0 && reinterpret_cast<uintptr_t>(args.images) % sizeof(Vector<Element>) == 0;
   const auto threads_a_row =
       static_cast<int32_t>(aligned ? row_elements / kVector : ceil_div(row_elements, kApart * kVector) * kApart);
-  const auto kernel = args.channels_last ? aligned ? normalize<Element, true, true, kManyPatches>
-                                                   : normalize<Element, true, false, kManyPatches>
-                      : aligned          ? normalize<Element, false, true, kManyPatches>
-                                         : normalize<Element, false, false, kManyPatches>;
-  const int64_t bands = int64_t{args.rows} * bands_a_patch * (args.channels_last ? 1 : args.channels);
+  const auto kernel = aligned ? normalize<Element, true, kManyPatches> : normalize<Element, false, kManyPatches>;
+  const int64_t bands = int64_t{planes} * args.rows * bands_a_patch;
   const int64_t bands_a_block = ceil_div(bands, blocks_an_image(args.count, bands * threads_a_row));
   const int64_t blocks = ceil_div(bands, bands_a_block);
   NormalizeArgs all{args,
@@ -207,12 +203,13 @@ cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
                     bands,
                     static_cast<int32_t>(bands_a_block),
                     static_cast<int32_t>(row_elements),
+                    planes,
                     Divider(static_cast<int32_t>(blocks)),
                     Divider(threads_a_row),
                     Divider(bands_a_patch),
                     Divider(args.rows),
-                    Divider(args.channels),
-                    Divider(args.patch_size)};
+                    Divider(args.patch_size),
+                    Divider(channels)};
   const int64_t images_a_launch = std::max<int64_t>(INT32_MAX / blocks, 1);  // all but always
   for (; all.first_image < args.count; all.first_image += images_a_launch) {
     const int64_t images = std::min(images_a_launch, args.count - all.first_image);

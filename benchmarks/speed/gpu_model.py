@@ -6,7 +6,8 @@ A warp's instructions are counted by machine_code.py. A multiprocessor issues fo
 those that add integers or compare, an eighth as many exponentials and conversions, and one access to shared or global
 memory, of 128 bytes. The scarcest of these, over `efficiency`, is what its warps cost together. A warp that waits costs
 cycles too: for what it loads and at barriers. Both are added in squares, as the larger one hides most of the smaller.
-Thread blocks run in waves of as many as registers, shared memory and warps allow.
+Thread blocks run in waves of as many as registers, shared memory and warps allow. No kernel is faster
+than a copy of its bytes.
 
 The four constants are a least-squares fit to the readings of two shapes in gpu_readings.json; `--fit` repeats it. The
 model knows no caches: kernels whose loads miss the first-level cache take longer than it says.
@@ -27,6 +28,7 @@ FITTED_TO = ("8x21x320/8", "4x19x800/8")
 
 # H200: streaming multiprocessors, and megahertz while it computes.
 SMS, CLOCK = 132, 1755.0
+BYTES_A_US = 4.24e6  # of a copy between tensors that the second-level cache does not hold, as read
 SM_WARPS, SM_BLOCKS, SM_REGISTERS, SM_SHARED = 64, 32, 65536, 228 << 10
 
 CONVERSIONS = ("MUFU", "I2F", "F2I", "F2F", "POPC", "FLO")
@@ -126,9 +128,13 @@ def launch_us(launch: Launch, constants: Constants = FITTED) -> float:
     return constants.launch_us + cycles / CLOCK
 
 
-def predicted_us(launches: Sequence[Launch], constants: Constants = FITTED, other_launches: int = 0) -> float:
+def predicted_us(
+    launches: Sequence[Launch], constants: Constants = FITTED, other_launches: int = 0, least_bytes: int = 0
+) -> float:
     """Microseconds of launches that follow each other in a graph, and of small ones of torch."""
-    return sum(launch_us(launch, constants) for launch in launches) + other_launches * constants.launch_us
+    least_us = len(launches) * constants.launch_us + least_bytes / BYTES_A_US
+    executed_us = sum(launch_us(launch, constants) for launch in launches)
+    return max(executed_us, least_us) + other_launches * constants.launch_us
 
 
 @dataclass(frozen=True)

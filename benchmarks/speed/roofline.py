@@ -72,7 +72,11 @@ def run(selection: Selection) -> Iterator[dict[str, Any]]:
             emulator.module.take_counts()
             if kernels:
                 launches = kernels.launches(emulator, work.fused, work.images)
-                predicted = {"launches": len(launches), "predicted_us": predicted_us(launches)}
+                least_bytes = work.images * work.least_bytes
+                predicted = {
+                    "launches": len(launches),
+                    "predicted_us": predicted_us(launches, least_bytes=least_bytes),
+                }
             else:
                 work.fused()
                 predicted = {}
@@ -210,19 +214,19 @@ def pixel_loss(shape: Shape, dtype: torch.dtype) -> Work:
     )  # fmt: skip
 
 
-def masking(shape: tuple[int, int, int, int], layout: str) -> Work:
+def masking(shape: tuple[int, int, int, int], layout: str, patch: int = PATCH) -> Work:
     """Hidden pixels need not be read."""
     images = torch.randint(0, 256, (1, *shape[1:]), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     if layout == "channels_last":
         images = images.contiguous(memory_format=torch.channels_last)
     seeds = torch.arange(1)
     mean, scale = torch.rand(1, 3, 1, 1), torch.rand(1, 3, 1, 1)
-    grid = patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds)[1]
-    hidden = ops_baseline.spread(grid, PATCH, shape[2], shape[3])
+    grid = patch_mask(images, patch, mask_ratio=MASK_RATIO, seeds=seeds)[1]
+    hidden = ops_baseline.spread(grid, patch, shape[2], shape[3])
     visible = int((~hidden).sum()) * shape[1]
     return Work(
         "patch_mask", shape[0], "x".join(map(str, shape)), layout, torch.uint8,
-        lambda: patch_mask(images, PATCH, mask_ratio=MASK_RATIO, seeds=seeds),
-        lambda: ops_baseline.masked(images, grid, PATCH, mean, scale),
+        lambda: patch_mask(images, patch, mask_ratio=MASK_RATIO, seeds=seeds),
+        lambda: ops_baseline.masked(images, grid, patch, mean, scale),
         visible + images.numel() * 4 + _bytes(grid, seeds),
     )  # fmt: skip

@@ -57,8 +57,8 @@ MASKMATCH_HOST_DEVICE inline uint32_t patch_key(const PatchKeys& keys, int64_t p
 }
 
 // Keys made distinct by the index, which also settles ties in favour of the lower one. Patches are fewer than 2**31.
-MASKMATCH_HOST_DEVICE inline uint64_t distinct_key(const PatchKeys& keys, int64_t patch) {
-  return static_cast<uint64_t>(patch_key(keys, patch)) << 31 | static_cast<uint64_t>(patch);
+MASKMATCH_HOST_DEVICE inline uint64_t distinct_key(uint32_t key, int64_t patch) {
+  return static_cast<uint64_t>(key) << 31 | static_cast<uint64_t>(patch);
 }
 
 }  // namespace maskmatch

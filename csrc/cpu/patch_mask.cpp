@@ -16,7 +16,7 @@ void hide_patches(const PatchMaskPlan& plan, int64_t seed, bool* grid) {
   if (plan.hidden == 0) return;
   const PatchKeys keys = patch_keys(plan.strategy, seed, plan.rows, plan.columns);
   std::vector<uint64_t> order(patches);
-  for (int64_t patch = 0; patch < patches; ++patch) order[patch] = distinct_key(keys, patch);
+  for (int64_t patch = 0; patch < patches; ++patch) order[patch] = distinct_key(patch_key(keys, patch), patch);
   std::nth_element(order.begin(), order.begin() + (plan.hidden - 1), order.end());
   constexpr uint64_t kIndex = (uint64_t{1} << 31) - 1;
   for (int64_t i = 0; i < plan.hidden; ++i) grid[order[i] & kIndex] = true;

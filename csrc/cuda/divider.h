@@ -23,7 +23,8 @@ struct Divider {
   template <class Number>
   __device__ int32_t split(Number& number) const {
     const Number of = number;
-    number = sizeof(Number) == 4 ? quotient(static_cast<uint32_t>(of)) : of / divisor;
+    const bool small = sizeof(Number) == 4 || of <= INT32_MAX;
+    number = small ? quotient(static_cast<uint32_t>(of)) : of / divisor;
     return static_cast<int32_t>(of - number * divisor);
   }
 };

@@ -30,31 +30,44 @@ BARS = {
 WORK = {"labels": roofline.pseudo_label, "loss": roofline.loss}
 NAMES = {f"{count}x{classes}x{size}/{stride}": name for name, (count, classes, size, stride) in SHAPES.items()}
 
-Predict = Callable[[Callable[[], Any], int], float]
+# How often the time of its bytes (an image read once, and written) patch_mask may take, by its images and their side.
+MASK_BARS = {(16, 320): 1.8, (8, 800): 1.5, (16, 512): 1.5}
+
+Predict = Callable[[Callable[[], Any], int, int], float]
 
 
 @pytest.fixture(scope="module")
 def predict() -> Iterator[Predict]:
-    """Microseconds of a call on one image, as if there were so many."""
+    """Microseconds of a call on one image, which moves so many bytes, as if there were so many images."""
     nvcc = shutil.which("nvcc")
     assert nvcc
     kernels = Kernels(emulated.KERNELS, nvcc)
     with emulated.backend(variant="profiled") as emulator:
-        yield lambda call, images: gpu_model.predicted_us(kernels.launches(emulator, call, images))
+        yield lambda call, images, least_bytes=0: gpu_model.predicted_us(
+            kernels.launches(emulator, call, images), least_bytes=images * least_bytes
+        )
 
 
 @pytest.mark.parametrize(("case", "shape"), [(case, shape) for case, bars in BARS.items() for shape in bars])
 def test_as_fast_as_the_trial_kernels_with_what_was_read_of_them(case: str, shape: str, predict: Predict) -> None:
     trial = TRIALS[case, shape]
     work = WORK[case](SHAPES[NAMES[shape]], torch.float32)
-    ratio = predict(work.fused, work.images) / trial.predicted_us()
+    ratio = predict(work.fused, work.images, work.least_bytes) / trial.predicted_us()
     assert ratio <= MARGIN * BARS[case][shape] / trial.measured_us
+
+
+@pytest.mark.parametrize("patch", [16, 32])
+@pytest.mark.parametrize(("images", "side"), MASK_BARS)
+def test_patch_mask_over_the_time_of_its_bytes(images: int, side: int, patch: int, predict: Predict) -> None:
+    work = roofline.masking((images, 3, side, side), "channels_last", patch)
+    bytes_us = images * 3 * side * side * (1 + 4) / gpu_model.BYTES_A_US
+    assert predict(work.fused, work.images, work.least_bytes) <= MASK_BARS[images, side] * bytes_us
 
 
 @pytest.fixture(scope="module")
 def plain_loss(predict: Predict) -> float:
     work = roofline.loss(SHAPES["voc"], torch.float32)
-    return predict(work.fused, work.images)
+    return predict(work.fused, work.images, work.least_bytes)
 
 
 @pytest.mark.parametrize("option", ["class_weight", "label_smoothing", "pixel_weight", "normalize"])
@@ -75,4 +88,4 @@ def test_what_an_option_of_the_loss_costs(option: str, plain_loss: float, predic
         loss = upsample_cross_entropy(logits, target, confidence=random, threshold=0.5, **{option: value})
         torch.autograd.grad(loss, logits, torch.ones_like(loss))
 
-    assert predict(call, images) <= 1.5 * plain_loss
+    assert predict(call, images, 0) <= 1.5 * plain_loss

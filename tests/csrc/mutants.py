@@ -24,6 +24,19 @@ class Mutant:
 
 
 MUTANTS = [
+    Mutant("barrier before the groups are counted removed", "patch_mask",
+           "group_sizes[threadIdx.x] = 0;\n  __syncthreads();", "group_sizes[threadIdx.x] = 0;"),
+    Mutant("barrier before the keys are compared removed", "patch_mask",
+           "  __syncthreads();\n  for (int i = warp;", "  for (int i = warp;"),
+    Mutant("barrier before the patches' use removed", "patch_mask",
+           "= lower < hidden;\n  }\n  __syncthreads();", "= lower < hidden;\n  }"),
+    Mutant("rank that is the first visible one's hidden", "patch_mask", "[patch] = lower < hidden;",
+           "[patch] = lower <= hidden;"),
+    Mutant("the index no part of the key", "patch_mask",
+           "distinct_key(ranks.keys[other], other) < distinct_key(key, patch)", "ranks.keys[other] < key"),
+    Mutant("the grid written by two blocks", "patch_mask", "patch + (first.in_patch > 0) * args.columns", "patch"),
+    Mutant("the last block's bands not cut off", "patch_mask", "min(all.bands - place, int64_t{all.bands_a_block})",
+           "int64_t{all.bands_a_block}"),
     Mutant("barrier before the count removed", "patch_mask",
            "agreeing[threadIdx.x] = 0;\n    __syncthreads();", "agreeing[threadIdx.x] = 0;"),
     Mutant("barrier after the count removed", "patch_mask",
@@ -95,6 +108,7 @@ MUTANTS = [
 
 # Those that include others first.
 HEADERS = (
+    "patch_grid.cuh",
     "cross_entropy_general.cuh",
     "cross_entropy_series.cuh",
     "cross_entropy_corners.cuh",
@@ -137,9 +151,18 @@ def check(emulator: emulated.Emulated) -> None:
     """Small cases of every operator against the reference; raises on the first difference or report."""
     generator = torch.Generator().manual_seed(0)
     emulator.module.set_thread_order(1)
-    images = torch.randint(0, 256, (2, 3, 37, 35), dtype=torch.uint8, generator=generator)
-    mask = (images, 2, 0.4, torch.tensor([5, 6]), "random", [0.5] * 3, [0.2] * 3, [0.1] * 3)
-    compare(emulator.patch_mask(*mask), reference.patch_mask(*mask))
+    # Elements that are not aligned, several blocks an image, of one plane and of three, and a kernel for the patches.
+    for size, layout, patch in (
+        ((37, 35), torch.contiguous_format, 2),
+        ((97, 256), torch.channels_last, 20),
+        ((97, 320), torch.contiguous_format, 20),
+        ((71, 67), torch.channels_last, 1),
+    ):
+        images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
+        for strategy in ("random", "grid"):
+            mask = (images.to(memory_format=layout), patch, 0.4, torch.tensor([5, 6]), strategy)
+            mask += ([0.5] * 3, [0.2] * 3, [0.1] * 3)
+            compare(emulator.patch_mask(*mask), reference.patch_mask(*mask))
 
     for classes, average in ((5, "probability"), (5, "logit"), (25, "probability")):
         scales = [torch.randn(2, classes, *size, generator=generator) for size in ((6, 7), (9, 4))]

@@ -98,7 +98,8 @@ def launches() -> dict[str, tuple[int, int]]:
     logits = [torch.zeros(1, 21, 3, 41), torch.zeros(1, 21, 4, 61), torch.zeros(1, 21, 2, 21)]
     target = torch.zeros(1, 20, 321, dtype=torch.uint8)
     emulator.module.take_launches()
-    emulator.patch_mask(target[:, None].expand(1, 3, 20, 321), 16, 0.5, torch.tensor([1]), "random", *[[0.5] * 3] * 3)
+    # As many patches as take a kernel of their own.
+    emulator.patch_mask(target[:, None].expand(1, 3, 20, 321), 1, 0.5, torch.tensor([1]), "random", *[[0.5] * 3] * 3)
     emulator.multiscale_pseudo_label(logits, 20, 321, [False] * 3, [1 / 3] * 3, "probability", False)
     emulator.multiscale_pseudo_label(logits, 20, 321, [False] * 3, [1 / 3] * 3, "logit", False)
     for of_loss in (target, target[:, :3, :41]):  # the second one too small for the fast form

@@ -56,6 +56,21 @@ def test_patch_mask(
 
 
 @pytest.mark.skipif(INTERPRETED, reason="takes minutes")
+@pytest.mark.parametrize("patch_size", [6, 20])  # a band of rows a patch, and three
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_images_of_several_thread_blocks(backend: torch.device, layout: str, patch_size: int) -> None:
+    images = torch.rand(2, 3, 97, 340, generator=torch.Generator().manual_seed(0))
+    images, seeds = laid_out(images, layout), torch.tensor([3, -5])
+    for strategy in ("random", "block", "grid"):
+        options: dict[str, Any] = {"mask_ratio": 0.4, "strategy": strategy}
+        output, grid = patch_mask(images.to(backend), patch_size, seeds=seeds.to(backend), **options)
+        with use_backend("reference"):
+            expected, expected_grid = patch_mask(images.double(), patch_size, seeds=seeds, **options)
+        assert torch.equal(grid.cpu(), expected_grid)
+        assert (output.cpu().double() - expected).abs().max() <= IMAGE_TOLERANCE[torch.float32]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="takes minutes")
 @pytest.mark.parametrize("strategy", ["random", "block", "grid"])
 def test_more_patches_than_a_thread_block_keeps(backend: torch.device, strategy: str) -> None:
     images, seeds = torch.zeros(2, 3, 71, 67), torch.tensor([3, -5])

@@ -1,0 +1,5 @@
+"""Settings chosen from a folder: `make_plan` looks at it and says what it chose and why."""
+
+from maskmatch.planning.plan import Choice, Plan, make_plan
+
+__all__ = ["Choice", "Plan", "make_plan"]

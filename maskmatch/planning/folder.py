@@ -64,8 +64,8 @@ def stored_by(pairs: Sequence[Pair]) -> Stored:
     masks = [pair.mask for pair in pairs if pair.mask]
     read = list(each(_look, masks))
     totals: Counter[int] = Counter()
-    for values, counts, _ in read:
-        totals.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    for stored, counts, _ in read:
+        totals.update(dict(zip(stored.tolist(), counts.tolist(), strict=True)))
     ignored = IGNORE_INDEX in totals and set(totals) != {0, IGNORE_INDEX}
     values = sorted(value for value in totals if not (ignored and value == IGNORE_INDEX))
     if len(values) < 2 or len(values) > IGNORE_INDEX:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from maskmatch.commands.command_line import parse_train
+from maskmatch.commands.plan import main
 from maskmatch.common.errors import UserError
 from maskmatch.planning import Plan, make_plan
 from maskmatch.planning.plan import held_out
@@ -75,3 +77,15 @@ def test_held_out_leaves_every_class_a_mask() -> None:
         rest = [i for i in range(20) if i not in held]
         assert len(held) <= 4
         assert (shown[rest].any(0) == shown.any(0)).all()
+
+
+@pytest.mark.parametrize("masked", [6, 10])
+def test_command_writes_what_train_takes_and_overwrites_nothing(tmp_path: Path, masked: int) -> None:
+    file = tmp_path / "plan.yaml"
+    argv = ["--data.root", str(draw(tmp_path / "set", masked=masked)), "--output", str(file), "--train.steps", "9"]
+    assert main(argv) == 0
+    config = parse_train(["--config", str(file)])
+    assert (config.train.steps, config.data.name, config.data.num_classes) == (9, "folder", 2)
+    assert len((tmp_path / "plan-lists/labeled.txt").read_text().splitlines()) == masked - masked // 5
+    before = file.read_bytes()
+    assert main(argv) == 2 and file.read_bytes() == before

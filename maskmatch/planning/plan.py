@@ -8,27 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from maskmatch.common.errors import UserError
 from maskmatch.common.text_files import read_lines
 from maskmatch.data.dataset import Pair
 from maskmatch.data.listing.class_names import CLASSES_FILE
+from maskmatch.planning.choice import Choice, flow
 from maskmatch.planning.folder import PATTERNS, Found, Stored, find, stored_by
+from maskmatch.planning.machine import of_network, of_training
 
 RARE = 0.01  # share of the labelled pixels
 FLOOD = 0.6
 CHOSEN_HERE = {f"data.{name}" for name in ("name", "split", "labeled", "unlabeled", "val")}
 HELD_OUT = 5  # one mask in so many, at most
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An option by its full name, its value, and why."""
-
-    option: str
-    value: Any
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """A line a choice, for the terminal."""
-        return [f"{one.option} {_flow(one.value)}: {one.reason}" for one in self.choices]
+        return [f"{one.option} {flow(one.value)}: {one.reason}" for one in self.choices]
 
     def to_yaml(self) -> str:
         """A file of options for `maskmatch.train --config`, each with its reason as a comment."""
@@ -51,7 +43,7 @@ class Plan:
                 lines.append(f"{above}:")
                 section = above
             reason = " ".join(one.reason.split())
-            lines.append(f"  {name}: {_flow(one.value)}  # {reason}")
+            lines.append(f"  {name}: {flow(one.value)}  # {reason}")
         return "\n".join(lines) + "\n"
 
 
@@ -81,8 +73,8 @@ def make_plan(root: Path, lists: Path, yours: Mapping[str, Any] | None = None, *
     choices = [
         *_of_lists(root, lists, found, parts),
         *_of_masks(root, stored),
-        *_of_network(stored.side, gpu=gpu),
-        *_of_training(),
+        *of_network(stored.side, gpu=gpu),
+        *of_training(),
     ]
     if not found.unlabeled:
         choices.append(Choice("method.supervised_only", True, "every image has a mask"))
@@ -143,31 +135,3 @@ def _of_masks(root: Path, stored: Stored) -> list[Choice]:
         reason = f"classes have {100 * least:.1f} to {100 * most:.0f} % of the labelled pixels"
         choices += [Choice("method.logit_adjustment", 0.5, reason), Choice("method.class_thresholds", True, reason)]
     return choices
-
-
-def _of_network(side: int, *, gpu: bool) -> list[Choice]:
-    crop = 320 if gpu and side >= 240 else 128 if side >= 96 else 64
-    where = "a GPU" if gpu else "a CPU"
-    encoder = "resnet50" if gpu else "tu-tf_efficientnet_lite0"
-    return [
-        Choice("data.crop_size", crop, f"for {where}; the masks' short side is {side} pixels"),
-        Choice("model.arch", "deeplabv3plus", f"for {where}"),
-        Choice("model.encoder", encoder, f"for {where}; from scratch unless model.encoder_weights names a file"),
-        Choice("method.patch_size", crop // 8, "an eighth of the crop"),
-        Choice("method.mask_ratio", 0.7, "as the public configurations hide"),
-        Choice("train.batch_size", 4, "labelled images a step, and as many without masks"),
-        Choice("train.lr", 2e-4, "for a batch of 4"),
-        Choice("train.lr_batch_size", 4, "the batch that the learning rate is for"),
-        Choice("train.head_lr_multiplier", 2.5, "the head starts at random"),
-    ]
-
-
-def _of_training() -> list[Choice]:
-    return [
-        Choice("train.baseline_every", 2, "labelled alone is held beside the method, and the better handed over"),
-        Choice("train.act_on_warnings", True, "a run that collapses does something about it"),
-    ]
-
-
-def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")

@@ -42,8 +42,9 @@ def memory_of_a_tenth(steps: int) -> float:
 class DataConfig:
     """What is trained on, and how an image becomes a training view."""
 
-    name: Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"] = option("builtin")
-    """Layout of the data on disk; `builtin` is drawn on first use."""
+    name: Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"] | None = option(None)
+    """Layout of the data on disk; `builtin` is drawn on first use. Default `folder` where there is a root, which train
+    then plans, else `builtin`."""
     root: str | None = option(None, free=True)
     """Folder of the data set; for `builtin` the place where it is kept, by default the user's cache."""
     split: str | None = option(None)
@@ -96,6 +97,11 @@ class DataConfig:
     on_error: Literal["fatal", "skip"] = option("fatal", free=True)
     """What a file that breaks during training, or is too large from the start, does: end the run, or leave its place to
     the next one of the list."""
+
+    @property
+    def layout(self) -> str:
+        """What `name` stands for."""
+        return self.name or ("builtin" if self.root is None else "folder")
 
     @property
     def crop(self) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def run_folder(config: Config) -> Path:
     elif named:
         folder = named.parent.parent
     else:
-        folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        folder = _new_folder(Path("runs") / f"{config.data.layout}-{datetime.now():%Y%m%d-%H%M%S}")
     if not is_utf8(folder):
         raise UserError(f"output: expected a folder whose name is UTF-8, as TensorBoard asks for, got {folder}")
     if config.resume == "never" and (folder / "config.yaml").exists():

@@ -1,5 +1,6 @@
 """Settings chosen from a folder: `make_plan` looks at it and says what it chose and why."""
 
-from maskmatch.planning.plan import Choice, Plan, make_plan
+from maskmatch.planning.choice import Choice
+from maskmatch.planning.plan import Plan, make_plan
 
 __all__ = ["Choice", "Plan", "make_plan"]

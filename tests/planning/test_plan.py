@@ -13,7 +13,7 @@ from maskmatch.commands.command_line import parse_train
 from maskmatch.commands.plan import main
 from maskmatch.common.errors import UserError
 from maskmatch.planning import Plan, make_plan
-from maskmatch.planning.plan import held_out
+from maskmatch.planning.data_choices import held_out
 
 
 def draw(root: Path, *, images: str = "images", mask: str = "masks/{}.png", masked: int = 6, thing: int = 1) -> Path:

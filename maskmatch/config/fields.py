@@ -25,6 +25,7 @@ from maskmatch.config.rules import (
     option,
 )
 
+Layout = Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"]
 LARGEST_CROP = 2**15  # a side; beyond it a batch has more bytes than can be counted, let alone kept
 
 
@@ -42,7 +43,7 @@ def memory_of_a_tenth(steps: int) -> float:
 class DataConfig:
     """What is trained on, and how an image becomes a training view."""
 
-    name: Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"] | None = option(None)
+    name: Layout | None = option(None)
     """Layout of the data on disk; `builtin` is drawn on first use. Default `folder` where there is a root, which train
     then plans, else `builtin`."""
     root: str | None = option(None, free=True)
@@ -99,7 +100,7 @@ class DataConfig:
     the next one of the list."""
 
     @property
-    def layout(self) -> str:
+    def layout(self) -> Layout:
         """What `name` stands for."""
         return self.name or ("builtin" if self.root is None else "folder")
 

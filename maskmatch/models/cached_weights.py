@@ -26,6 +26,6 @@ def cached_weights(encoder: str) -> Path | None:
     places = [f"{repository}/snapshots/*/{file}" for repository in repositories if repository for file in FILES]
     hub, torch_hub = Path(constants.HF_HUB_CACHE), Path(torch.hub.get_dir()) / "checkpoints"
     found = [path for place in places for path in sorted(hub.glob(place))]
-    found += [torch_hub / Path(config.url).name] if config and config.url else []
+    found += [torch_hub / Path(config.url).name] if config and isinstance(config.url, str) else []
     found += sorted(torch_hub.glob(f"{name}-*.pth"))  # torchvision's
     return next((path for path in found if path.is_file()), None)

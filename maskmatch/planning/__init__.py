@@ -1,4 +1,4 @@
-"""Settings chosen from a folder and a machine: `make_plan` looks and says what it chose and why, `tried_out` times it."""
+"""Settings chosen from a folder and a machine, each with its reason: `make_plan` looks, `tried_out` takes steps."""
 
 from maskmatch.planning.choice import Choice
 from maskmatch.planning.machine import Machine, this_machine

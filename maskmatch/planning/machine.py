@@ -19,7 +19,7 @@ ON_A_GPU = ("resnet50", "resnet34", "tu-tf_efficientnet_lite0")
 """Encoders to learn on with ImageNet's weights, the first of which the weights are there."""
 FROM_SCRATCH = "tu-test_resnet"
 """A small one: of the built-in data it learns 73 % mIoU from 8 masks."""
-TINY = 64  # images of this side have nothing left at the stride of a deep network
+TINY = 112  # pixels of a side below which a deep network is left with little, at its stride
 MOST_WORKERS = 8
 
 
@@ -94,6 +94,17 @@ def _of_optimizer(batch: int, lr: float, head: float, reason: str) -> list[Choic
         Choice("train.lr", lr, reason),
         Choice("train.lr_batch_size", batch, "the batch that the learning rate is for"),
         Choice("train.head_lr_multiplier", head, "the head starts at random" if head != 1 else "all starts at random"),
+    ]
+
+
+def of_views(machine: Machine, side: int) -> list[Choice]:
+    """What a step sees of an image."""
+    crop = 320 if machine.gpu and side >= 240 else 128 if side >= 96 else 64
+    return [
+        Choice("data.crop_size", crop, f"for {machine.name}; the images' short side is {side} pixels"),
+        Choice("data.scale_range", [0.5, 1.5], "as the public configurations have it"),
+        Choice("method.patch_size", crop // 8, "an eighth of the crop"),
+        Choice("method.mask_ratio", 0.7, "as the public configurations hide"),
     ]
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from maskmatch.common.errors import UserError
 from maskmatch.config.validation import nested
+from maskmatch.data import load_dataset
 from maskmatch.data.dataset import Pair
 from maskmatch.data.listing.lists import format_list
 from maskmatch.planning.choice import Choice, flow
 from maskmatch.planning.data_choices import data_choices
-from maskmatch.planning.machine import Machine, of_machine, of_training
+from maskmatch.planning.machine import Machine, of_machine, of_training, of_views
 from maskmatch.planning.memory import of_memory
 from maskmatch.planning.steps import of_budget
 from maskmatch.run_files.config_file import config_of
@@ -80,9 +81,10 @@ def make_plan(root: Path, lists: Path, machine: Machine, yours: Mapping[str, Any
     """
     kept = dict(yours or {})
     if clash := sorted(CHOSEN_HERE & kept.keys()):
-        raise UserError(f"{clash[0]}: expected none, as the plan finds it by itself; train takes it without a plan")
+        raise UserError(f"{clash[0]}: expected none, as the plan finds it by itself; train --data.name folder takes it")
     data = data_choices(root, lists, kept)
-    choices = [*data.choices, *of_machine(machine, data.stored.side, kept), *of_training()]
+    side = data.stored.side
+    choices = [*data.choices, *of_views(machine, side), *of_machine(machine, side, kept), *of_training()]
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
     return Plan(chosen + [Choice(option, value, "(yours)") for option, value in kept.items()], data.lists, root)
 
@@ -104,10 +106,11 @@ def tried_out(plan: Plan, machine: Machine, budget: str | None, started: float) 
         plan.write_lists(lists)
         here = {f"data.{part}": str(lists / f"{part}.txt") for part in plan.lists}
         config = config_of(nested(plan.options | here))
-        found = of_memory(config, config.data.num_classes or 0, machine.free)
+        data = load_dataset(config.data, supervised_only=config.method.supervised_only)
+        found = of_memory(config, data.num_classes, machine.free)
         changes = {one.option.split(".")[1]: one.value for one in found}
         if not set(LENGTH) & plan.options.keys():
             config = replace(config, train=replace(config.train, **changes))
-            found.append(of_budget(config, budget, machine, started))
+            found.append(of_budget(config, data, budget, machine, started))
     changed = {one.option for one in found}
     return replace(plan, choices=[one for one in plan.choices if one.option not in changed] + found)

@@ -17,7 +17,7 @@ from maskmatch.common.text_files import write_text
 from maskmatch.common.user_cache import user_cache
 from maskmatch.common.version import __version__
 from maskmatch.config import Config, flat
-from maskmatch.data import Dataset, load_dataset
+from maskmatch.data import Dataset
 from maskmatch.planning.choice import Choice
 from maskmatch.planning.machine import Machine
 from maskmatch.planning.timing import Times, measure
@@ -44,11 +44,12 @@ def seconds_of(budget: str) -> float:
     return float(found[1]) * UNITS[found[2]]
 
 
-def of_budget(config: Config, budget: str | None, machine: Machine, started: float) -> Choice:
+def of_budget(config: Config, data: Dataset, budget: str | None, machine: Machine, started: float) -> Choice:
     """The number of steps; the same the next time, as it is kept in the user's cache.
 
     Args:
         config: of the run; its lists are there.
+        data: what they hold.
         budget: as a person writes it, or None for an hour.
         machine: that it is to run on.
         started: time.monotonic() when the command began.
@@ -57,7 +58,6 @@ def of_budget(config: Config, budget: str | None, machine: Machine, started: flo
         UserError: as `maskmatch.training.train`, before step 1.
     """
     seconds = seconds_of(budget or DEFAULT)
-    data = load_dataset(config.data, supervised_only=config.method.supervised_only)
     file = user_cache() / "steps" / f"{_key(config, data, seconds, machine)}.json"
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from maskmatch.commands.planned import add_budget
 from maskmatch.common.errors import UserError
 from maskmatch.common.options import EXIT_USER_ERROR, Parser, add_switch
 from maskmatch.common.signals import StopError
@@ -91,6 +90,16 @@ def run_parser(prog: str, description: str, *, device: bool = True, several: boo
     if device:
         parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:N.")
     return parser
+
+
+def add_budget(parser: Parser) -> None:
+    """The option of what is planned, and of nothing else."""
+    parser.add_argument(
+        "--budget",
+        type=str | None,
+        default=None,
+        help="Time that a planned training may take, such as 90s, 20m or 2h; default 1h.",
+    )
 
 
 def add_inference_options(parser: Parser) -> None:

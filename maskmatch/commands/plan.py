@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskmatch.commands.command_line import run
-from maskmatch.commands.planned import PLAN, add_budget, lists_of, plan_folder
+from maskmatch.commands.command_line import add_budget, run
+from maskmatch.commands.planned import PLAN, lists_of, plan_folder
 from maskmatch.common.allocator import keep_freed_memory
 from maskmatch.common.errors import UserError
 from maskmatch.config import Config, validate

@@ -8,25 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskmatch.commands.command_line import Verbs, parse_train
 from maskmatch.common.errors import UserError
-from maskmatch.common.options import Parser
 from maskmatch.config import Config, flat
 
 if TYPE_CHECKING:
-    from maskmatch.commands.command_line import Verbs
     from maskmatch.planning import Plan
 
 PLAN = "plan.yaml"
-
-
-def add_budget(parser: Parser) -> None:
-    """The option of what is planned, and of nothing else."""
-    parser.add_argument(
-        "--budget",
-        type=str | None,
-        default=None,
-        help="Time that a planned training may take, such as 90s, 20m or 2h; default 1h.",
-    )
 
 
 def is_planned(config: Config) -> bool:
@@ -70,7 +59,6 @@ def planned(config: Config, verbs: Verbs, argv: Sequence[str]) -> Config:
     Raises:
         UserError: as `plan_folder`; or the run is not one to plan.
     """
-    from maskmatch.commands.command_line import parse_train
     from maskmatch.training.run_folder import folder_of
 
     if verbs.dry_run or verbs.profile:

@@ -78,20 +78,21 @@ def _of_network(machine: Machine, side: int, yours: Mapping[str, Any]) -> list[C
         choices = [arch, Choice("model.encoder", encoder, f"of a size for {where}, with ImageNet weights")]
         if given is None:
             choices.append(Choice("model.encoder_weights", str(weights[encoder]), "found on this machine"))
-        return choices + _of_optimizer(4, 2e-4, 2.5, "gentle with what it has learned from ImageNet")
+        return choices + _of_optimizer(machine, 2e-4, 4, 2.5, "gentle with what was learned from ImageNet")
     reason = (
         f"the images' side is {side} pixels, so a small network learns from scratch"
         if side < TINY
         else f"a small network learns from scratch, as no ImageNet weights of {', '.join(candidates)} are on this "
         "machine; model.encoder_weights imagenet downloads them"
     )
-    return [arch, Choice("model.encoder", FROM_SCRATCH, reason), *_of_optimizer(8, 3e-3, 1.0, "from scratch")]
+    return [arch, Choice("model.encoder", FROM_SCRATCH, reason), *_of_optimizer(machine, 3e-3, 8, 1.0, "from scratch")]
 
 
-def _of_optimizer(batch: int, lr: float, head: float, reason: str) -> list[Choice]:
+def _of_optimizer(machine: Machine, lr: float, batch: int, head: float, reason: str) -> list[Choice]:
+    own = 8 if machine.gpu else 4
     return [
-        Choice("train.batch_size", batch, "labelled images a step, and as many without masks"),
-        Choice("train.lr", lr, reason),
+        Choice("train.batch_size", own, "labelled images a step, and as many without masks"),
+        Choice("train.lr", lr, f"for {batch} of them a step; {reason}"),
         Choice("train.lr_batch_size", batch, "the batch that the learning rate is for"),
         Choice("train.head_lr_multiplier", head, "the head starts at random" if head != 1 else "all starts at random"),
     ]
@@ -99,7 +100,7 @@ def _of_optimizer(batch: int, lr: float, head: float, reason: str) -> list[Choic
 
 def of_views(machine: Machine, side: int) -> list[Choice]:
     """What a step sees of an image."""
-    crop = 320 if machine.gpu and side >= 240 else 128 if side >= 96 else 64
+    crop = 320 if machine.gpu and side >= 240 else 128 if side >= TINY else 64
     return [
         Choice("data.crop_size", crop, f"for {machine.name}; the images' short side is {side} pixels"),
         Choice("data.scale_range", [0.5, 1.5], "as the public configurations have it"),

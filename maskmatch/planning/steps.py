@@ -29,7 +29,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 PLANNED = 0.9  # share of the budget: a machine is not always as fast as while it was timed
 VALIDATIONS = 10  # a tenth of the steps lies between them
 PASSES = 100  # over all images; more would teach little
-FEWEST, ENOUGH = 20, 2000  # steps
+FEWEST, ENOUGH = 20, 1000  # steps; however few images there are
 
 
 def seconds_of(budget: str) -> float:

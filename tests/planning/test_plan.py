@@ -7,13 +7,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from maskmatch.commands.command_line import parse_train
 from maskmatch.commands.plan import main
 from maskmatch.common.errors import UserError
-from maskmatch.planning import Plan, make_plan
+from maskmatch.planning import Machine, Plan
+from maskmatch.planning import make_plan as make_plan_for
 from maskmatch.planning.data_choices import held_out
+
+CPU = Machine(torch.device("cpu"), half=False, free=2**33, cores=2)
+
+
+def make_plan(root: Path, lists: Path, yours: dict[str, object] | None = None) -> Plan:
+    return make_plan_for(root, lists, CPU, yours)
 
 
 def draw(root: Path, *, images: str = "images", mask: str = "masks/{}.png", masked: int = 6, thing: int = 1) -> Path:

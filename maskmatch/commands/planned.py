@@ -45,11 +45,12 @@ def plan_folder(config: Config, argv: Sequence[str], budget: str | None, file: P
     if budget is not None:
         seconds_of(budget)
     machine = this_machine(config.train.device)
-    plan = make_plan(Path(config.data.root), lists_of(file), machine, _yours(config, argv))
-    plan = tried_out(plan, machine, budget, started)
+    chosen = make_plan(Path(config.data.root), lists_of(file), machine, _yours(config, argv))
+    print(*chosen.lines(), sep="\n", flush=True)  # what follows takes a while
+    plan = tried_out(chosen, machine, budget, started)
+    print(*(line for line in plan.lines() if line not in chosen.lines()), sep="\n")
     file.parent.mkdir(parents=True, exist_ok=True)
     plan.write(file, lists_of(file))
-    print(*plan.lines(), sep="\n")
     return plan
 
 

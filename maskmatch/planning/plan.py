@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from maskmatch.common.errors import UserError
 from maskmatch.data.dataset import Pair
 from maskmatch.planning.choice import Choice
 from maskmatch.planning.data_choices import data_choices
-
-CHOSEN_HERE = {f"data.{name}" for name in ("name", "split", "labeled", "unlabeled", "val")}
+from maskmatch.planning.views import crop_and_scales
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,12 @@ class Plan:
 
     choices: list[Choice]
     lists: dict[str, list[Pair]]  # part -> images
+    notes: list[str] = field(default_factory=list)  # what was left out or is strange
 
     def lines(self) -> list[str]:
-        """A line a choice, for the terminal."""
-        return [f"{one.option} {_flow(one.value)}: {one.reason}" for one in self.choices]
+        """A line a choice, and a line a note, for the terminal."""
+        choices = [f"{one.option} {_flow(one.value)}: {_plain(one.reason)}" for one in self.choices]
+        return [*choices, *(f"note: {_plain(note)}" for note in self.notes)]
 
     def to_yaml(self) -> str:
         """A file of options for `maskmatch.train --config`, each with its reason as a comment."""
@@ -36,8 +37,7 @@ class Plan:
             if above != section:
                 lines.append(f"{above}:")
                 section = above
-            reason = " ".join(one.reason.split())
-            lines.append(f"  {name}: {_flow(one.value)}  # {reason}")
+            lines.append(f"  {name}: {_flow(one.value)}  # {_plain(one.reason)}")
         return "\n".join(lines) + "\n"
 
 
@@ -52,24 +52,21 @@ def make_plan(root: Path, lists: Path, yours: Mapping[str, Any] | None = None, *
         UserError: no masks, or masks that do not store a number for each class.
     """
     kept = dict(yours or {})
-    if clash := sorted(CHOSEN_HERE & kept.keys()):
-        raise UserError(f"{clash[0]}: expected none, as the plan finds it by itself; train takes it without a plan")
+    if kept.get("data.name", "folder") != "folder":
+        raise UserError(f"data.name: expected folder, as {kept['data.name']} has its own settings, which train takes")
     data = data_choices(root, lists, kept)
-    choices = [*data.choices, *_of_network(data.stored.side, gpu=gpu), *_of_training()]
+    views = crop_and_scales(data.sizes, data.sides, data.names, stride=4, largest=320 if gpu else 128)
+    choices = [*data.choices, *views, *_of_network(gpu=gpu), *_of_training()]
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
-    return Plan(chosen + [Choice(option, value, "(yours)") for option, value in kept.items()], data.lists)
+    return Plan(chosen + [Choice(option, value, "(yours)") for option, value in kept.items()], data.lists, data.notes)
 
 
-def _of_network(side: int, *, gpu: bool) -> list[Choice]:
-    crop = 320 if gpu and side >= 240 else 128 if side >= 96 else 64
+def _of_network(*, gpu: bool) -> list[Choice]:
     where = "a GPU" if gpu else "a CPU"
     encoder = "resnet50" if gpu else "tu-tf_efficientnet_lite0"
     return [
-        Choice("data.crop_size", crop, f"for {where}; the masks' short side is {side} pixels"),
         Choice("model.arch", "deeplabv3plus", f"for {where}"),
         Choice("model.encoder", encoder, f"for {where}; from scratch unless model.encoder_weights names a file"),
-        Choice("method.patch_size", crop // 8, "an eighth of the crop"),
-        Choice("method.mask_ratio", 0.7, "as the public configurations hide"),
         Choice("train.batch_size", 4, "labelled images a step, and as many without masks"),
         Choice("train.lr", 2e-4, "for a batch of 4"),
         Choice("train.lr_batch_size", 4, "the batch that the learning rate is for"),
@@ -85,4 +82,11 @@ def _of_training() -> list[Choice]:
 
 
 def _flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def _plain(text: str) -> str:
+    """A reason on one line, without what a terminal would obey or YAML would not take: names of files may be any."""
+    text = " ".join(text.split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -45,7 +45,7 @@ def plan_folder(config: Config, argv: Sequence[str], budget: str | None, file: P
     if budget is not None:
         seconds_of(budget)
     machine = this_machine(config.train.device)
-    chosen = make_plan(Path(config.data.root), lists_of(file), machine, _yours(config, argv))
+    chosen = make_plan(Path(config.data.root), lists_of(file), _yours(config, argv), machine=machine)
     print(*chosen.lines(), sep="\n", flush=True)  # what follows takes a while
     plan = tried_out(chosen, machine, budget, started)
     print(*(line for line in plan.lines() if line not in chosen.lines()), sep="\n")

@@ -19,4 +19,11 @@ class Choice:
 
 def flow(value: Any) -> str:
     """A value as it stands in a line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return str(text).removesuffix("\n").removesuffix("\n...")
+
+
+def plain(text: str) -> str:
+    """A reason on one line, without what a terminal would obey or YAML would not take: names of files may be any."""
+    text = " ".join(text.split())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -1,4 +1,4 @@
-"""What follows from the images and masks of a folder: lists, classes, and how rare those are."""
+"""What follows from the images and masks of a folder: lists, classes, colours, flips, and help for rare classes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskmatch.common.errors import UserError
-from maskmatch.common.text_files import read_lines
+from maskmatch.config import DataConfig
 from maskmatch.data.dataset import Pair
-from maskmatch.data.listing.class_names import CLASSES_FILE
+from maskmatch.data.listing.layouts import read_part
+from maskmatch.data.listing.lists import find_lists
 from maskmatch.planning.choice import Choice
-from maskmatch.planning.folder import PATTERNS, Found, Stored, find, stored_by
+from maskmatch.planning.class_files import named_classes
+from maskmatch.planning.classes import Classes, find_classes
+from maskmatch.planning.folder import Found, find
+from maskmatch.planning.held_out import PART, hold_out, unsure
+from maskmatch.planning.looks import Looks, look_at
+from maskmatch.planning.mask_reading import Masks, read_masks, sound_images
+from maskmatch.planning.own_parts import Parts, divide
+from maskmatch.planning.views import colors, flips
 
 RARE = 0.01  # share of the labelled pixels
 FLOOD = 0.6
-HELD_OUT = 5  # one mask in so many, at most
 
 
 class DataChoices(NamedTuple):
@@ -25,80 +32,122 @@ class DataChoices(NamedTuple):
 
     choices: list[Choice]
     lists: dict[str, list[Pair]]  # part -> images
-    stored: Stored
+    notes: list[str]  # what was left out or is strange, a line each
+    names: tuple[str, ...]  # of the C classes
+    sizes: np.ndarray  # int64 [N, 2], height and width of the images with masks
+    sides: np.ndarray  # float64 [C], the median side of each class's things in pixels; nan where there is none
 
 
 def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoices:
-    """Look into `root`; `lists` is the folder that the held-out lists will be written to.
+    """Look into `root`; `lists` is the folder that the lists of the parts will be written to.
 
-    Raises UserError where there are no masks, or they do not store a number for each class.
+    Raises UserError, in one line, where there are no masks or nothing says what they store.
     """
-    given = (yours.get("data.images"), yours.get("data.masks"))
-    found = find(root, [(given[0] or "images/**/*", given[1] or "masks/**/*")] if any(given) else PATTERNS)
-    stored = stored_by(found.labeled)
-    held = held_out(stored.shown)
-    parts = {
-        "labeled": [pair for i, pair in enumerate(found.labeled) if i not in held],
-        "unlabeled": found.unlabeled,
-        "val": [pair for i, pair in enumerate(found.labeled) if i in held],
-    }
-    parts = {part: pairs for part, pairs in parts.items() if pairs}
-    choices = [*_of_lists(root, lists, found, parts), *_of_masks(root, stored)]
-    if not found.unlabeled:
-        choices.append(Choice("method.supervised_only", True, "every image has a mask"))
-    return DataChoices(choices, parts, stored)
-
-
-def held_out(shown: np.ndarray) -> set[int]:
-    """Indices of the masks to hold out, at most a fifth; every class keeps a mask to learn from.
-
-    `shown`, bool [N, C], says which classes each mask shows. Masks of the rarest classes come first.
-    """
-    left, held = shown.sum(0), set[int]()
-    seen = np.zeros(shown.shape[1], bool)
-    while len(held) < max(1, len(shown) // HELD_OUT):
-        free = [i for i in range(len(shown)) if i not in held and (left - shown[i] > 0)[shown[i]].all()]
-        if not free:
-            break
-        best = max(free, key=lambda i: (((shown[i] & ~seen) / np.maximum(1, shown.sum(0))).sum(), -i))
-        held.add(best)
-        seen |= shown[best]
-        left = left - shown[best]
-    return held
-
-
-def _of_lists(root: Path, lists: Path, found: Found, parts: dict[str, list[Pair]]) -> list[Choice]:
-    what = f"{len(found.labeled)} of {len(found.labeled) + len(found.unlabeled)} images have a mask"
+    found = find(root, yours.get("data.images"), yours.get("data.masks"))
+    given = _given(root, found, yours)
+    parts = divide(found, given)
+    masked = list(dict.fromkeys([*parts.labeled, *parts.val, *parts.spare]))
+    named = named_classes(root, [pair.mask for pair in masked if pair.mask])
+    stored = frozenset([*(named.values or ()), *named.ignored]) if named and named.colored else frozenset[int]()
+    masks = read_masks(masked, stored)
+    classes = find_classes(root, masks, named, yours)
+    looks = look_at([mask.pair for mask in masks.read], classes.table, len(classes.names))
+    unlabeled, faults = sound_images(parts.unlabeled)
+    parts, reasons, notes = _with_val(parts._replace(unlabeled=unlabeled), masks, classes, looks)
+    pairs = {part: getattr(parts, part) for part in ("labeled", "unlabeled", "val", "test")}
+    pairs = {part: of_part for part, of_part in pairs.items() if of_part}
     choices = [
-        Choice("data.name", "folder", what),
-        Choice("data.root", str(root), "as given"),
-        Choice("data.images", found.images, "where the images lie"),
-        Choice("data.masks", found.masks, "where their masks lie"),
+        *_of_folder(root, found),
+        *(Choice(f"data.{part}", str(lists / f"{part}.txt"), reasons[part]) for part in pairs if part not in given),
+        *classes.choices,
+        *colors(looks, len(classes.names)),
+        flips(looks.layouts, classes.names),
+        *_of_balance(classes),
     ]
-    reasons = {
-        "labeled": f"{len(parts['labeled'])} masks to learn from",
-        "unlabeled": f"{len(found.unlabeled)} images without a mask",
-        "val": f"{len(parts.get('val', ()))} masks held out, at most a fifth: few masks make an unsure figure",
+    if "unlabeled" not in pairs:
+        choices.append(Choice("method.supervised_only", True, "every image has a mask: nothing to learn without"))
+    left_out = [f"left out: {fault}" for fault in _few([*masks.faults, *faults])]
+    return DataChoices(
+        choices,
+        {part: of_part for part, of_part in pairs.items() if part not in given},
+        [*found.notes, *left_out, *classes.notes, *notes],
+        classes.names,
+        np.array([mask.size for mask in masks.read]),
+        looks.sides,
+    )
+
+
+def _given(root: Path, found: Found, yours: Mapping[str, Any]) -> dict[str, tuple[Pair, ...]]:
+    """The parts that the user's options name."""
+    options = {
+        part: yours[f"data.{part}"]
+        for part in ("split", "labeled", "unlabeled", "val", "test")
+        if yours.get(f"data.{part}")
     }
-    return choices + [Choice(f"data.{part}", str(lists / f"{part}.txt"), reasons[part]) for part in parts]
+    names = find_lists(DataConfig(name="folder", root=str(root), **options), root)
+    return {part: read_part(part, name, root, found.pairing.find, found.pairing) for part, name in names.items()}
 
 
-def _of_masks(root: Path, stored: Stored) -> list[Choice]:
-    choices = []
-    file = root / CLASSES_FILE
-    names = [line for line in read_lines(file, "one class name on a line") if line.strip()] if file.is_file() else []
-    named = len(names)
-    if max(stored.values) >= (named or len(stored.values)):
-        if named and named != len(stored.values):
-            raise UserError(f"{file}: expected {len(stored.values)} names, as masks store so many values, got {named}")
-        values = f"masks store {', '.join(map(str, stored.values[:8]))}"
-        choices.append(Choice("data.mask_values", stored.values, values))
-    if not named:
-        choices.append(Choice("data.num_classes", len(stored.values), f"values in the masks, no {CLASSES_FILE}"))
-    if stored.ignored:
-        choices.append(Choice("data.ignore_values", [255], "255 stands among the classes"))
-    least, most = stored.shares.min(), stored.shares.max()
-    if least < RARE or most > FLOOD:
-        reason = f"classes have {100 * least:.1f} to {100 * most:.0f} % of the labelled pixels"
-        choices += [Choice("method.logit_adjustment", 0.5, reason), Choice("method.class_thresholds", True, reason)]
-    return choices
+def _with_val(parts: Parts, masks: Masks, classes: Classes, looks: Looks) -> tuple[Parts, dict[str, str], list[str]]:
+    """The parts without what could not be read and with a val, the reasons of the lists, and notes."""
+    place = {mask.pair: i for i, mask in enumerate(masks.read)}
+    notes = list(parts.notes)
+    sound: dict[str, Any] = {
+        part: [pair for pair in getattr(parts, part) if pair in place] for part in ("labeled", "val", "spare")
+    }
+    parts = parts._replace(**sound)
+    by = parts.sources.get("val", "")
+    if not parts.val:
+        yours = parts.sources.get("labeled") == "yours"
+        pool = parts.spare if yours else parts.labeled
+        rows = [place[pair] for pair in pool]
+        held = hold_out([pair.image for pair in pool], classes.shown[rows], looks.thumbnails[rows])
+        by = f"held out, at most one in {PART}: {held.by}"
+        val = [pool[i] for i in held.masks]
+        parts = parts._replace(val=val, labeled=[pair for pair in parts.labeled if pair not in set(val)])
+        parts = parts._replace(
+            unlabeled=[one for one in parts.unlabeled if one.image not in {pair.image for pair in val}]
+        )
+        if not val:
+            why = "no mask is outside your labelled list" if yours and not pool else held.by
+            notes.append(f"no val, as {why}: how good the network is, nobody will know")
+    if not parts.labeled:
+        raise UserError(f"data.labeled: expected masks that can be read, got none: {masks.faults[0]}")
+    figure = unsure(classes.shown[[place[pair] for pair in parts.val]]) if parts.val else 0.0
+    count = len(parts.labeled)
+    reasons = {
+        "labeled": f"{count} {'mask' if count == 1 else 'masks'} to learn from{_source(parts, 'labeled')}",
+        "unlabeled": f"{len(parts.unlabeled)} images without a mask{_source(parts, 'unlabeled')}",
+        "val": f"{len(parts.val)} masks, {by}; their mIoU is unsure by about +-{figure:.0f} points",
+        "test": f"{len(parts.test)} images of {parts.sources.get('test')}, which nothing is learned from or chosen by",
+    }
+    return parts, reasons, notes
+
+
+def _source(parts: Parts, part: str) -> str:
+    return f", of {parts.sources[part]}" if part in parts.sources else ""
+
+
+def _of_folder(root: Path, found: Found) -> list[Choice]:
+    total = len(found.labeled) + len(found.unlabeled)
+    return [
+        Choice("data.name", "folder", f"{len(found.labeled)} of {total} images have a mask"),
+        Choice("data.root", str(root), "as given"),
+        Choice("data.images", found.images, f"{total} images lie there"),
+        Choice("data.masks", found.masks, f"{len(found.labeled)} masks lie there, named as their images"),
+    ]
+
+
+def _of_balance(classes: Classes) -> list[Choice]:
+    """What keeps the pseudo-labels from losing a class."""
+    shares = classes.shares
+    least, most = (int(of(np.where(shares > 0, shares, np.nan))) for of in (np.nanargmin, np.nanargmax))
+    found = f"{classes.names[least]} has {100 * shares[least]:.2g} % of the labelled pixels"
+    found += f", {classes.names[most]} {100 * shares[most]:.0f} %"
+    uneven = shares[least] < RARE or shares[most] > FLOOD
+    alpha = Choice("method.logit_adjustment", 0.5 if uneven else 0.0, found)
+    return [alpha, Choice("method.class_thresholds", True, "so that no class is lost from the pseudo-labels")]
+
+
+def _few(lines: list[str]) -> list[str]:
+    return lines[:5] + ([f"and {len(lines) - 5} more files"] if len(lines) > 5 else [])

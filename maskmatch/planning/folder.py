@@ -1,85 +1,178 @@
-"""What a folder holds: where its images and masks lie, and what the masks store."""
+"""What a folder holds: where its images and masks lie, which mask is whose, and which parts it already has."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from maskmatch.common.batch import IGNORE_INDEX
 from maskmatch.common.errors import UserError
-from maskmatch.data.checking.preflight import each
-from maskmatch.data.checking.stored_values import count_values
 from maskmatch.data.dataset import Pair
-from maskmatch.data.decoding.files import read_stored_mask
+from maskmatch.data.decoding.files import IMAGE_SUFFIXES
+from maskmatch.data.listing.leftovers import leftovers, polygons
+from maskmatch.data.listing.lists import DRAW_POLYGONS
 from maskmatch.data.listing.pairing import Pairing
+from maskmatch.data.listing.patterns import is_pattern
 
-PATTERNS = (
-    ("images/**/*", "masks/**/*"),
-    ("photos/**/*", "masks/**/*"),
-    ("JPEGImages/**/*", "SegmentationClass/**/*"),
-    ("**/*", "**/*_mask.*"),
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "pictures", "JPEGImages", "img_dir", "frames")
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "SegmentationClass", "SegmentationClassAug"),
+    *("ann_dir", "segmentations", "segmentation", "ground_truth", "groundtruth", "gt", "targets"),
 )
-"""Of images and masks, the first that finds a mask is taken."""
+MASK_ENDINGS = tuple(
+    f"{joint}{word}"
+    for word in ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "labelTrainIds", "L")
+    for joint in "_-."
+)
+IMAGE_ENDINGS = ("_image", "_img", "_rgb", "_photo", "_sat", "_leftImg8bit")
+NAMED_BESIDE = ("_masks", "_mask", "_labels", "_label", "_annotations", "_gt", "_seg", "annot")
+"""What a folder of masks may be called after that of its images, as train_masks/ after train/."""
+UNLABELED_FOLDERS = ("unlabeled", "unlabelled", "unlabeled_images", "unlabelled_images")
 
 
 class Found(NamedTuple):
     """The pairs of a folder, and by which patterns."""
 
-    images: str
-    masks: str
+    pairing: Pairing
     labeled: list[Pair]
     unlabeled: list[Pair]
+    notes: list[str]  # what the patterns leave out
+
+    @property
+    def images(self) -> str:
+        """The pattern of the images."""
+        return self.pairing.images.text
+
+    @property
+    def masks(self) -> str:
+        """The pattern of the masks."""
+        return self.pairing.masks.text
 
 
-class Stored(NamedTuple):
-    """What each labelled mask stores."""
+def find(root: Path, images: str | None = None, masks: str | None = None) -> Found:
+    """The images and masks under `root`, by the user's patterns or by the one of the usual ways that pairs the most.
 
-    values: list[int]  # of the classes, ascending
-    shown: np.ndarray  # bool [N, C], the classes that each mask shows
-    shares: np.ndarray  # float64 [C], of the pixels that are a class
-    ignored: bool  # whether 255 stands among indices
-    side: int  # the median short side of the masks, pixels
-
-
-def find(root: Path, patterns: Sequence[tuple[str, str]] = PATTERNS) -> Found:
-    """The images and masks under `root`; UserError where no mask belongs to an image."""
+    Raises UserError, in one line, where no mask belongs to an image.
+    """
     if not root.is_dir():
         raise UserError(f"data.root: expected a folder, found none: {root}")
-    for images, masks in patterns:
-        pairing = Pairing(root, images, masks)
-        pairs = [pairing.pair(image) for image in pairing.image_files]
-        labeled = [pair for pair in pairs if pair.mask]
-        if labeled:
-            return Found(images, masks, labeled, [pair for pair in pairs if not pair.mask])
-    tried = ", ".join(f"{images} with {masks}" for images, masks in patterns)
-    raise UserError(f"data.root: expected images with masks, found no mask of an image by {tried}: {root}")
+    files = image_files(root)
+    if not files:
+        raise UserError(f"data.root: expected images ({_suffixes()}), found none: {root}")
+    given = [(images or "images/**/*", masks or "masks/**/*")] if images or masks else None
+    best: Found | None = None
+    fault: UserError | None = None
+    for one in given or candidates(files):
+        try:
+            found = _paired(root, *one)
+        except UserError as error:  # such as two masks for an image: another way may be right
+            fault = fault or error
+            continue
+        if found.labeled and (best is None or len(found.labeled) > len(best.labeled)):
+            best = found
+    if best is None:
+        raise fault or UserError(_nothing(root, files, given))
+    return best._replace(
+        unlabeled=[*best.unlabeled, *_unlabeled_elsewhere(root, files, best)], notes=leftovers(best.pairing)
+    )
 
 
-def stored_by(pairs: Sequence[Pair]) -> Stored:
-    """What the masks of `pairs` store; UserError where that is not one number a class."""
-    masks = [pair.mask for pair in pairs if pair.mask]
-    read = list(each(_look, masks))
-    totals: Counter[int] = Counter()
-    for stored, counts, _ in read:
-        totals.update(dict(zip(stored.tolist(), counts.tolist(), strict=True)))
-    ignored = IGNORE_INDEX in totals and set(totals) != {0, IGNORE_INDEX}
-    values = sorted(value for value in totals if not (ignored and value == IGNORE_INDEX))
-    if len(values) < 2 or len(values) > IGNORE_INDEX:
-        raise UserError(
-            f"data.masks: expected masks of two classes or more, got {len(values)} stored values in "
-            f"{len(pairs)} masks: {pairs[0].mask}"
+def image_files(root: Path) -> list[Path]:
+    """Every image or mask under the root by its path below it, sorted; what is hidden is not looked at."""
+    found = []
+    for folder, below, names in os.walk(root, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith(".") and not _returns(Path(folder, name)))
+        relative = Path(folder).relative_to(root)
+        found += [relative / name for name in sorted(names) if _is_image(name)]
+    return found
+
+
+def candidates(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """The patterns, of images and of masks, that folders and names speak for; `files` are paths below the root."""
+    folders = Counter(folder for file in files for folder in file.parent.parts)
+    plain = [name for name in folders if not is_pattern(name)]
+    of_images = [name for usual in IMAGE_FOLDERS for name in plain if name.lower() == usual.lower()]
+    of_masks = [name for usual in MASK_FOLDERS for name in plain if name.lower() == usual.lower()]
+    for masks in of_masks:
+        names = [file.stem for file in files if masks in file.parent.parts]
+        for images in of_images:
+            image_names = [file.stem for file in files if images in file.parent.parts]
+            inside = _inside(files, images, masks)
+            for end in ("", *_endings(names, MASK_ENDINGS)):
+                for image_end in ("", *_endings(image_names, IMAGE_ENDINGS)):
+                    yield f"{inside}{images}/**/{_named(image_end)}", f"{inside}{masks}/**/{_named(end)}"
+        for end in ("", *_endings(names, MASK_ENDINGS)):  # images/ is missing: they lie beside the folder of masks
+            yield "**/*", f"**/{masks}/{_named(end)}"
+    for images in plain:
+        for masks in plain:
+            if masks.startswith(images) and masks[len(images) :].lower() in NAMED_BESIDE:
+                names = [file.stem for file in files if masks in file.parent.parts]
+                for end in ("", *_endings(names, MASK_ENDINGS)):
+                    yield f"**/{images}/**/*", f"**/{masks}/**/{_named(end)}"
+    names = [file.stem for file in files]
+    for end in _endings(names, MASK_ENDINGS):
+        for image_end in ("", *_endings(names, IMAGE_ENDINGS)):
+            yield f"**/{_named(image_end)}", f"**/{_named(end)}"
+
+
+def _paired(root: Path, images: str, masks: str) -> Found:
+    pairing = Pairing(root, images, masks)
+    pairs = [pairing.pair(image) for image in pairing.image_files]
+    labeled = [pair for pair in pairs if pair.mask]
+    pairing.refuse_shared_masks(labeled)
+    return Found(pairing, labeled, [pair for pair in pairs if not pair.mask], [])
+
+
+def _unlabeled_elsewhere(root: Path, files: Sequence[Path], found: Found) -> list[Pair]:
+    """Images of a folder that says by its name that they have no masks, where the patterns do not reach it."""
+    known = {path for pair in (*found.labeled, *found.unlabeled) for path in pair} | {*found.pairing.mask_files}
+    named = (root / file for file in files if {part.lower() for part in file.parent.parts} & {*UNLABELED_FOLDERS})
+    return [Pair(image, None) for image in named if image not in known]
+
+
+def _nothing(root: Path, files: Sequence[Path], given: Sequence[tuple[str, str]] | None) -> str:
+    """Why no image has a mask."""
+    if given:
+        images, masks = given[0]
+        tried = f"{images} (data.images) with {masks} (data.masks)"
+    else:
+        tried = (
+            f"folders such as images/ or photos/ with masks/ or labels/ of the same names, train/ with train_masks/, "
+            f"and names that end in _mask, _label or _seg, of {len(files)} images such as {files[0]}"
         )
-    shown = np.array([np.isin(values, found) for found, *_ in read])
-    pixels = np.array([totals[value] for value in values], float)
-    side = int(np.median([side for *_, side in read]))
-    return Stored(values, shown, pixels / pixels.sum(), ignored, side)
+    pairing = Pairing(root, *(given[0] if given else ("**/*", "masks/**/*")))
+    if drawn := polygons(pairing):
+        tried += f"; there are polygons in JSON, such as {drawn[0]}{DRAW_POLYGONS}"
+    elif not given:
+        tried += "; --data.images and --data.masks name them by patterns (docs/data.md)"
+    return f"data.root: expected images with masks, found no mask of an image by {tried}: {root}"
 
 
-def _look(mask: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """A mask's values, their counts and its short side."""
-    pixels = read_stored_mask(mask, colors=False)
-    return *count_values(pixels), min(pixels.shape)
+def _inside(files: Sequence[Path], images: str, masks: str) -> str:
+    """`**/` where one of these folders lies deeper than the root, as in train/images."""
+    places = {file.parts.index(name) for file in files for name in (images, masks) if name in file.parent.parts}
+    return "" if places == {0} else "**/"
+
+
+def _endings(names: Sequence[str], endings: Sequence[str]) -> list[str]:
+    """Those that some names have, beside something before them."""
+    return [end for end in endings if any(name.endswith(end) and name != end for name in names)]
+
+
+def _named(end: str) -> str:
+    return f"*{end}.*" if end else "*"
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _returns(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in, which would have no end."""
+    return folder.is_symlink() and folder.resolve() in folder.absolute().parents
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))

@@ -98,15 +98,9 @@ def _of_optimizer(machine: Machine, lr: float, batch: int, head: float, reason: 
     ]
 
 
-def of_views(machine: Machine, side: int) -> list[Choice]:
-    """What a step sees of an image."""
-    crop = 320 if machine.gpu and side >= 240 else 128 if side >= TINY else 64
-    return [
-        Choice("data.crop_size", crop, f"for {machine.name}; the images' short side is {side} pixels"),
-        Choice("data.scale_range", [0.5, 1.5], "as the public configurations have it"),
-        Choice("method.patch_size", crop // 8, "an eighth of the crop"),
-        Choice("method.mask_ratio", 0.7, "as the public configurations hide"),
-    ]
+def largest_crop(machine: Machine, side: int) -> int:
+    """The largest side of a crop that the machine affords; `side` as `of_machine` has it."""
+    return 320 if machine.gpu else 64 if side < TINY else 128
 
 
 def of_training() -> list[Choice]:

@@ -8,19 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maskmatch.common.errors import UserError
 from maskmatch.config.validation import nested
 from maskmatch.data import load_dataset
 from maskmatch.data.dataset import Pair
 from maskmatch.data.listing.lists import format_list
-from maskmatch.planning.choice import Choice, flow
+from maskmatch.planning.choice import Choice, flow, plain
 from maskmatch.planning.data_choices import data_choices
-from maskmatch.planning.machine import Machine, of_machine, of_training, of_views
+from maskmatch.planning.machine import Machine, largest_crop, of_machine, of_training, this_machine
 from maskmatch.planning.memory import of_memory
 from maskmatch.planning.steps import of_budget
+from maskmatch.planning.views import crop_and_scales
 from maskmatch.run_files.config_file import config_of
 
-CHOSEN_HERE = {f"data.{name}" for name in ("name", "split", "labeled", "unlabeled", "val")}
+STRIDE = 4  # of the logits
 LENGTH = ("train.steps", "train.epochs")
 
 
@@ -31,6 +34,7 @@ class Plan:
     choices: list[Choice]
     lists: dict[str, list[Pair]]  # part -> images
     root: Path
+    notes: list[str]  # what was left out or is strange
 
     @property
     def options(self) -> dict[str, Any]:
@@ -38,8 +42,9 @@ class Plan:
         return {one.option: one.value for one in self.choices}
 
     def lines(self) -> list[str]:
-        """A line a choice, for the terminal."""
-        return [f"{one.option} {flow(one.value)}: {one.reason}" for one in self.choices]
+        """A line a choice, and a line a note, for the terminal."""
+        choices = [f"{one.option} {flow(one.value)}: {plain(one.reason)}" for one in self.choices]
+        return [*choices, *(f"note: {plain(note)}" for note in self.notes)]
 
     def to_yaml(self) -> str:
         """A file of options for `maskmatch.train --config`, each with its reason as a comment."""
@@ -51,7 +56,7 @@ class Plan:
                 known = section.split(".") if section else []
                 lines += ["  " * i + f"{part}:" for i, part in enumerate(parts) if known[: i + 1] != parts[: i + 1]]
                 section = above
-            lines.append("  " * len(parts) + f"{name}: {flow(one.value)}  # {' '.join(one.reason.split())}")
+            lines.append("  " * len(parts) + f"{name}: {flow(one.value)}  # {plain(one.reason)}")
         return "\n".join(lines) + "\n"
 
     def write(self, file: Path, lists: Path) -> None:
@@ -67,26 +72,30 @@ class Plan:
             (folder / f"{part}.txt").write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
-def make_plan(root: Path, lists: Path, machine: Machine, yours: Mapping[str, Any] | None = None) -> Plan:
+def make_plan(
+    root: Path, lists: Path, yours: Mapping[str, Any] | None = None, *, machine: Machine | None = None
+) -> Plan:
     """Choose from what lies in `root` and from what the machine is; nothing is tried out yet.
 
     Args:
         root: the user's folder.
         lists: the folder that the held-out lists will be written to.
-        machine: that the run is for.
         yours: full name of an option -> the user's value, which is kept.
+        machine: that the run is for; this one, where none is named.
 
     Raises:
         UserError: no masks, or masks that cannot be read as classes.
     """
-    kept = dict(yours or {})
-    if clash := sorted(CHOSEN_HERE & kept.keys()):
-        raise UserError(f"{clash[0]}: expected none, as the plan finds it by itself; train --data.name folder takes it")
+    kept, machine = dict(yours or {}), machine or this_machine()
+    if kept.get("data.name", "folder") != "folder":
+        raise UserError(f"data.name: expected folder, as {kept['data.name']} has its own settings, which train takes")
     data = data_choices(root, lists, kept)
-    side = data.stored.side
-    choices = [*data.choices, *of_views(machine, side), *of_machine(machine, side, kept), *of_training()]
+    side = int(np.median(data.sizes.min(1)))
+    views = crop_and_scales(data.sizes, data.sides, data.names, stride=STRIDE, largest=largest_crop(machine, side))
+    choices = [*data.choices, *views, *of_machine(machine, side, kept), *of_training()]
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
-    return Plan(chosen + [Choice(option, value, "(yours)") for option, value in kept.items()], data.lists, root)
+    others = [Choice(option, value, "(yours)") for option, value in kept.items()]
+    return Plan(chosen + others, data.lists, root, data.notes)
 
 
 def tried_out(plan: Plan, machine: Machine, budget: str | None, started: float) -> Plan:

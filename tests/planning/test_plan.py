@@ -7,21 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from maskmatch.commands.command_line import parse_train
 from maskmatch.commands.plan import main
 from maskmatch.common.errors import UserError
-from maskmatch.planning import Machine, Plan
-from maskmatch.planning import make_plan as make_plan_for
-from maskmatch.planning.data_choices import held_out
-
-CPU = Machine(torch.device("cpu"), half=False, free=2**33, cores=2)
-
-
-def make_plan(root: Path, lists: Path, yours: dict[str, object] | None = None) -> Plan:
-    return make_plan_for(root, lists, CPU, yours)
+from maskmatch.planning import Plan, make_plan
+from maskmatch.planning.held_out import choose
 
 
 def draw(root: Path, *, images: str = "images", mask: str = "masks/{}.png", masked: int = 6, thing: int = 1) -> Path:
@@ -81,7 +73,7 @@ def test_no_masks_is_one_line(tmp_path: Path, masked: int) -> None:
 def test_held_out_leaves_every_class_a_mask() -> None:
     for seed in range(50):
         shown = np.random.default_rng(seed).random((20, 6)) < 0.2
-        held = held_out(shown)
+        held = choose(shown, range(20), 4)
         rest = [i for i in range(20) if i not in held]
         assert len(held) <= 4
         assert (shown[rest].any(0) == shown.any(0)).all()

@@ -254,7 +254,7 @@ def _parts(
         if part not in wanted.parts:
             parts[part] = ()
         elif name := lists.get(part):
-            parts[part] = _read_part(part, name, root, find, pairing)
+            parts[part] = read_part(part, name, root, find, pairing)
         else:
             parts[part] = (found or {}).get(part, ())
             if not parts[part] and part not in wanted.optional:
@@ -273,7 +273,8 @@ _WITHOUT = dict.fromkeys(PARTS, "") | {
 }
 
 
-def _read_part(part: str, name: str, root: Path, find: Find, pairing: Pairing | None) -> tuple[Pair, ...]:
+def read_part(part: str, name: str, root: Path, find: Find, pairing: Pairing | None) -> tuple[Pair, ...]:
+    """The images of a part by its list file, or by a pattern; UserError where there is none, or no mask for one."""
     labeled = part != "unlabeled"
     if pairing and _is_pattern(name, root):
         pairs = tuple(pairing.pair(image) for image in pairing.images_of(name))

@@ -16,7 +16,7 @@ from maskmatch.data import load_dataset
 from maskmatch.data.dataset import Pair
 from maskmatch.data.listing.lists import format_list
 from maskmatch.planning.choice import Choice, flow, plain
-from maskmatch.planning.data_choices import data_choices
+from maskmatch.planning.data_choices import DataChoices, data_choices
 from maskmatch.planning.machine import Machine, largest_crop, of_machine, of_training, this_machine
 from maskmatch.planning.memory import of_memory
 from maskmatch.planning.steps import of_budget
@@ -92,10 +92,18 @@ def make_plan(
     data = data_choices(root, lists, kept)
     side = int(np.median(data.sizes.min(1)))
     views = crop_and_scales(data.sizes, data.sides, data.names, stride=STRIDE, largest=largest_crop(machine, side))
-    choices = [*data.choices, *views, *of_machine(machine, side, kept), *of_training()]
+    choices = [*data.choices, *_val(data, lists, kept), *views, *of_machine(machine, side, kept), *of_training()]
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
     others = [Choice(option, value, "(yours)") for option, value in kept.items()]
     return Plan(chosen + others, data.lists, root, data.notes)
+
+
+def _val(data: DataChoices, lists: Path, yours: Mapping[str, Any]) -> list[Choice]:
+    """Where no mask can be spared, those that are learned from; a run needs some to look at."""
+    if "val" in data.lists or "data.val" in yours or "data.split" in yours:
+        return []
+    same = str(yours.get("data.labeled", lists / "labeled.txt"))
+    return [Choice("data.val", same, "the masks that are learned from, as none can be spared: their mIoU flatters")]
 
 
 def tried_out(plan: Plan, machine: Machine, budget: str | None, started: float) -> Plan:

@@ -91,7 +91,7 @@ def test_it_is_resumed_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         (["--data.root", "photos", "--budget", "soon"], "budget: expected a time such as 90s, 20m or 2h, got soon"),
         (["--data.root", "photos", "--budget", "9m", "--train.steps", "3"], "budget 9m says how many steps"),
         (["--data.root", "photos", "--dry_run"], "--dry_run and --profile take a folder's plan"),
-        (["--data.root", "photos", "--data.split", "1_8"], "data.split: expected none"),
+        (["--data.root", "photos", "--data.split", "1_8"], "data.split: expected a folder with labeled.txt"),
         (["--data.root", "nowhere"], "data.root: expected a folder, found none: nowhere"),
         (["--budget", "20m"], "budget: expected none but for a folder that is planned"),
         (["--data.name", "folder", "--data.root", "photos", "--budget", "20m"], "budget: expected none but"),

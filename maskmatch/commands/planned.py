@@ -50,7 +50,7 @@ def plan_folder(config: Config, argv: Sequence[str], budget: str | None, file: P
     plan = tried_out(chosen, machine, budget, started)
     print(*(line for line in plan.lines() if line not in chosen.lines()), sep="\n")
     file.parent.mkdir(parents=True, exist_ok=True)
-    plan.write(file, lists_of(file))
+    plan.write(file)
     return plan
 
 

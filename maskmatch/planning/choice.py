@@ -18,9 +18,13 @@ class Choice:
 
 
 def flow(value: Any) -> str:
-    """A value as it stands in a line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-    return str(text).removesuffix("\n").removesuffix("\n...")
+    """A value as YAML on one line, with the letters of all scripts as they are, and escapes for what is no letter."""
+    for as_they_are in (True, False):
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=as_they_are, width=10**6)
+        text = str(text).removesuffix("\n").removesuffix("\n...")
+        if text.isprintable():
+            break
+    return text
 
 
 def plain(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,15 +66,14 @@ def _labelmap(file: Path) -> Named:
 
 
 def _classes_csv(file: Path) -> Named:
-    """`Pixel Value, Class` above a row for each."""
-    rows = csv.reader(read_lines(file, "Pixel Value, Class on a line"), skipinitialspace=True)
-    names, values = [], list[int]()
-    for number, row in enumerate(rows, 1):
-        if not row or (number == 1 and not row[0].strip().isdecimal()):
+    """`Pixel Value, Class` above a row for each; a class may hold commas."""
+    names, values = list[str](), list[int]()
+    for number, line in enumerate(read_lines(file, "Pixel Value, Class on a line"), 1):
+        value, comma, name = (part.strip() for part in line.partition(","))
+        if not line.strip() or (number == 1 and not value.isdecimal()):
             continue
-        value = row[0].strip()
-        if len(row) < 2 or not (value.isascii() and value.isdecimal()) or int(value) > 255 or int(value) in values:
-            raise UserError(f"expected Pixel Value, Class, each value once, got `{row}`: {file}, line {number}")
+        if not (comma and value.isascii() and value.isdecimal()) or int(value) > 255 or int(value) in values:
+            raise UserError(f"expected Pixel Value, Class, each value once, got `{line}`: {file}, line {number}")
         values.append(int(value))
-        names.append(",".join(row[1:]).strip())
+        names.append(name)
     return Named(file, names, values, [], colored=False)

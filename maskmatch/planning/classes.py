@@ -122,13 +122,19 @@ def _by_themselves(masks: Masks, totals: Counter[int], named: Named | None, coun
     strays = [value for value in values if totals[value] <= HANDFUL and value in totals]
     strays = strays if len(values) - len(strays) >= (count or 2) and values != list(range(len(values))) else []
     values = [value for value in values if value not in strays]
+    by = f"{named.file} has names" if named else "the options say"
+    stored = ", ".join(value_text(value, colors=masks.colored) for value in values[:8])
+    stored += ", ..." if len(values) > 8 else ""
     if count and len(values) != count:
-        stored = ", ".join(value_text(value, colors=masks.colored) for value in values[:8])
-        by = f"of {named.file}" if named else "of the options"
         raise UserError(
-            f"data.mask_values: expected {count} values in the masks for the {count} classes {by}, got {len(values)} "
-            f"({stored}{', ...' if len(values) > 8 else ''}): name what each of them is, the background too, or list "
-            f"with data.mask_values and data.ignore_values what is a class: {masks.read[0].file}"
+            f"data.mask_values: expected as many values in the masks as {by}, {count}, got {len(values)} ({stored}): "
+            f"name what each of them is, the background too, or say with data.mask_values and data.ignore_values "
+            f"what is a class: {masks.read[0].file}"
+        )
+    if names and masks.colored:
+        raise UserError(
+            f"data.mask_values: expected the colour of each class in the order of {by}, got none, and masks store "
+            f"{stored}: {masks.read[0].file}"
         )
     if len(values) > IGNORE_INDEX or len(values) < 2:
         got = ", ".join(value_text(value, colors=masks.colored) for value in values[:4]) or "none"

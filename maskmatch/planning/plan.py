@@ -13,7 +13,7 @@ import numpy as np
 from maskmatch.common.errors import UserError
 from maskmatch.config.validation import nested
 from maskmatch.data import load_dataset
-from maskmatch.data.dataset import Pair
+from maskmatch.data.dataset import PARTS, Pair
 from maskmatch.data.listing.lists import format_list
 from maskmatch.planning.choice import Choice, flow, plain
 from maskmatch.planning.data_choices import DataChoices, data_choices
@@ -34,6 +34,7 @@ class Plan:
     choices: list[Choice]
     lists: dict[str, list[Pair]]  # part -> images
     root: Path
+    folder: Path  # where the lists will be
     notes: list[str]  # what was left out or is strange
 
     @property
@@ -59,9 +60,9 @@ class Plan:
             lines.append("  " * len(parts) + f"{name}: {flow(one.value)}  # {plain(one.reason)}")
         return "\n".join(lines) + "\n"
 
-    def write(self, file: Path, lists: Path) -> None:
-        """The YAML, and the lists that it names into a new folder; `lists` as `make_plan` had it."""
-        self.write_lists(lists)
+    def write(self, file: Path) -> None:
+        """The YAML, and the lists that it names into their new folder."""
+        self.write_lists(self.folder)
         file.write_text(self.to_yaml(), encoding="utf-8", errors="surrogateescape")
 
     def write_lists(self, folder: Path) -> None:
@@ -95,7 +96,7 @@ def make_plan(
     choices = [*data.choices, *_val(data, lists, kept), *views, *of_machine(machine, side, kept), *of_training()]
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
     others = [Choice(option, value, "(yours)") for option, value in kept.items()]
-    return Plan(chosen + others, data.lists, root, data.notes)
+    return Plan(chosen + others, data.lists, root, lists, data.notes)
 
 
 def _val(data: DataChoices, lists: Path, yours: Mapping[str, Any]) -> list[Choice]:
@@ -121,7 +122,8 @@ def tried_out(plan: Plan, machine: Machine, budget: str | None, started: float) 
     with tempfile.TemporaryDirectory() as place:
         lists = Path(place) / "lists"
         plan.write_lists(lists)
-        here = {f"data.{part}": str(lists / f"{part}.txt") for part in plan.lists}
+        files = {str(plan.folder / f"{part}.txt"): str(lists / f"{part}.txt") for part in plan.lists}
+        here = {f"data.{part}": files[name] for part in PARTS if (name := plan.options.get(f"data.{part}")) in files}
         config = config_of(nested(plan.options | here))
         data = load_dataset(config.data, supervised_only=config.method.supervised_only)
         found = of_memory(config, data.num_classes, machine.free)

@@ -45,18 +45,7 @@ def crop_and_scales(
     size = crop[0] if crop[0] == crop[1] else crop
     image = f"{height:.0f} x {width:.0f}"
     by_image = f"most images are {image} (height x width) and this machine affords {largest}"
-    low, high, why = 0.5, 1.5, f"the usual range: things of every class are two strides ({2 * stride} pixels) or more"
-    if not np.isnan(sides).all():
-        smallest = int(np.nanargmin(sides))
-        side = float(sides[smallest])
-        wanted = 2 * stride / side
-        thing = f"half of {names[smallest]} lies in things of {side:.0f} pixels or less"
-        if wanted > 0.5:
-            low = min(1.0, math.ceil(4 * wanted) / 4)
-            high = min(2.0, max(1.5, math.ceil(4 * wanted) / 4 + 0.25))
-            why = f"{thing}, and two strides of the network are {2 * stride}"
-        else:
-            why = f"the smallest things, of {names[smallest]}, are {side:.0f} pixels, at half size two strides or more"
+    low, high, why = _scales(sides, names, stride)
     if low * short < crop_short / 2:
         low, high = 1.0, max(high, 2.0)
         why = f"the images are small beside the crop of {crop_short}"
@@ -65,8 +54,22 @@ def crop_and_scales(
         Choice("data.crop_size", size, by_image),
         Choice("data.scale_range", [low, high], why),
         Choice("method.patch_size", patch, f"about an eighth of the crop's {crop_short}, at most {LARGEST_PATCH}"),
-        Choice("method.mask_ratio", 0.7, f"{_hidden(crop, patch)} patches are hidden: what is left still tells"),
+        Choice("method.mask_ratio", 0.7, f"{_hidden(crop, patch)} patches are hidden, as for the public data sets"),
     ]
+
+
+def _scales(sides: np.ndarray, names: Sequence[str], stride: int) -> tuple[float, float, str]:
+    """Smallest and largest scale: on average the smallest class's things are two strides, if twice the size will do."""
+    if np.isnan(sides).all():
+        return 0.5, 1.5, "the usual range"
+    smallest = int(np.nanargmin(sides))
+    side, two = float(sides[smallest]), 2 * stride
+    found = f"half of {names[smallest]} lies in things of {side:.0f} pixels or less"
+    if side >= two:
+        return 0.5, 1.5, f"{found}, no smaller than two strides of the network, {two}"
+    middle = min(1.5, math.ceil(4 * two / side) / 4)
+    enough = "so they are enlarged" if middle * side >= two else "more than can be gained by enlarging"
+    return middle - 0.5, middle + 0.5, f"{found}, and two strides of the network are {two}: {enough}"
 
 
 def colors(looks: Looks, count: int) -> list[Choice]:

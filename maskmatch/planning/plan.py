@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ class Plan:
 
     choices: list[Choice]
     lists: dict[str, list[Pair]]  # part -> images
-    root: Path
-    folder: Path  # where the lists will be
-    notes: list[str]  # what was left out or is strange
+    notes: list[str] = field(default_factory=list)  # what was left out or is strange
+    root: Path = Path()  # the user's folder
+    folder: Path = Path("plan-lists")  # where the lists will be
 
     @property
     def options(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def make_plan(
     choices = [*data.choices, *_val(data, lists, kept), *views, *of_machine(machine, side, kept), *of_training()]
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
     others = [Choice(option, value, "(yours)") for option, value in kept.items()]
-    return Plan(chosen + others, data.lists, root, lists, data.notes)
+    return Plan(chosen + others, data.lists, data.notes, root, lists)
 
 
 def _val(data: DataChoices, lists: Path, yours: Mapping[str, Any]) -> list[Choice]:

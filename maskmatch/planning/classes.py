@@ -37,6 +37,11 @@ class Classes(NamedTuple):
     notes: list[str]
 
     @property
+    def called(self) -> list[str]:
+        """What the classes are called in a sentence."""
+        return [f"class {name}" if name.isdecimal() else name for name in self.names]
+
+    @property
     def shown(self) -> np.ndarray:
         """bool [N, C], the classes that each mask shows."""
         return self.pixels > 0
@@ -69,8 +74,8 @@ def find_classes(root: Path, masks: Masks, named: Named | None, yours: Mapping[s
         if line := smeared(masks, len(named.names) if named else yours.get("data.num_classes")):
             raise UserError(line)
         count = yours.get("data.num_classes") or len(yours.get("data.class_names") or ())
-        found = _values(masks, named, count)
-        choices, notes = _choices(found, masks, named, yours), list(found.notes)
+        values = _values(masks, named, count)
+        choices, notes = _choices(values, masks, named, yours), list(values.notes)
         set_here = {one.option.removeprefix("data."): one.value for one in choices if one.option.endswith("_values")}
     chosen = {one.option.removeprefix("data."): one.value for one in choices}
     mine = {name: yours[f"data.{name}"] for name in ("num_classes", "class_names") if f"data.{name}" in yours}
@@ -83,10 +88,11 @@ def find_classes(root: Path, masks: Masks, named: Named | None, yours: Mapping[s
         raise UserError(line)
     if not pixels.any():
         raise UserError(f"data.masks: expected some pixels of a class, got none: {masks.read[0].file}")
-    if missing := [name for name, number in zip(names, pixels.sum(0), strict=True) if not number]:
+    found = Classes(names, dataset.mask_table, pixels, ignored, choices, notes)
+    if missing := [name for name, number in zip(found.called, pixels.sum(0), strict=True) if not number]:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         notes.append(f"no mask shows {', '.join(missing[:5])}{more}, which cannot be learned so")
-    return Classes(names, dataset.mask_table, pixels, ignored, choices, notes)
+    return found
 
 
 def _values(masks: Masks, named: Named | None, count: int) -> _Values:

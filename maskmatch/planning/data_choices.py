@@ -33,7 +33,7 @@ class DataChoices(NamedTuple):
     choices: list[Choice]
     lists: dict[str, list[Pair]]  # part -> images
     notes: list[str]  # what was left out or is strange, a line each
-    names: tuple[str, ...]  # of the C classes
+    names: list[str]  # what the C classes are called in a sentence
     sizes: np.ndarray  # int64 [N, 2], height and width of the images with masks
     sides: np.ndarray  # float64 [C], the median side of each class's things in pixels; nan where there is none
 
@@ -46,7 +46,8 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
     found = find(root, yours.get("data.images"), yours.get("data.masks"))
     given = _given(root, found, yours)
     parts = divide(found, given)
-    masked = list(dict.fromkeys([*parts.labeled, *parts.val, *parts.spare]))
+    spare = parts.spare if not parts.val and "labeled" in given else []  # others stand for images without a mask
+    masked = list(dict.fromkeys([*parts.labeled, *parts.val, *spare]))
     named = named_classes(root, [pair.mask for pair in masked if pair.mask])
     stored = frozenset([*(named.values or ()), *named.ignored]) if named and named.colored else frozenset[int]()
     masks = read_masks(masked, stored)
@@ -61,7 +62,7 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
         *(Choice(f"data.{part}", str(lists / f"{part}.txt"), reasons[part]) for part in pairs if part not in given),
         *classes.choices,
         *colors(looks, len(classes.names)),
-        flips(looks.layouts, classes.names),
+        flips(looks.layouts, classes.called),
         *_of_balance(classes),
     ]
     if "unlabeled" not in pairs:
@@ -71,7 +72,7 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
         choices,
         {part: of_part for part, of_part in pairs.items() if part not in given},
         [*found.notes, *left_out, *classes.notes, *notes],
-        classes.names,
+        classes.called,
         np.array([mask.size for mask in masks.read]),
         looks.sides,
     )
@@ -142,8 +143,8 @@ def _of_balance(classes: Classes) -> list[Choice]:
     """What keeps the pseudo-labels from losing a class."""
     shares = classes.shares
     least, most = (int(of(np.where(shares > 0, shares, np.nan))) for of in (np.nanargmin, np.nanargmax))
-    found = f"{classes.names[least]} has {100 * shares[least]:.2g} % of the labelled pixels"
-    found += f", {classes.names[most]} {100 * shares[most]:.0f} %"
+    found = f"{classes.called[least]} has {100 * shares[least]:.2g} % of the labelled pixels"
+    found += f", {classes.called[most]} {100 * shares[most]:.0f} %"
     uneven = shares[least] < RARE or shares[most] > FLOOD
     alpha = Choice("method.logit_adjustment", 0.5 if uneven else 0.0, found)
     return [alpha, Choice("method.class_thresholds", True, "so that no class is lost from the pseudo-labels")]

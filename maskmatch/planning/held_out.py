@@ -90,19 +90,27 @@ def _ways(images: Sequence[Path], thumbnails: np.ndarray) -> list[tuple[list[str
     """A scene for each image, by folders and then by names, where those tell of some."""
     folders = [str(image.parent) for image in images]
     names = [f"{image.parent}/{_prefix(image)}" for image in images]
+    originals = [f"{image.parent}/{_original(image)}" for image in images]
     ways = [(folders, "folders")] if len(set(folders)) > 1 else []
     if 1 < len(set(names)) < len(names) and _look_alike(names, thumbnails):
         ways.append((names, "scenes by their names"))
+    if len(set(originals)) < len(originals):
+        ways.append((originals, "images with their copies"))
     return ways
 
 
 def _prefix(image: Path) -> str:
     """What comes before the number of a frame: `0001TP_` of `0001TP_006690`."""
-    stem = image.stem
+    stem = _original(image)
     for end in IMAGE_ENDINGS:
         stem = stem.removesuffix(end)
     number = re.search(r"\d+(?=\D*$)", stem)
     return stem[: number.start()] if number else stem
+
+
+def _original(image: Path) -> str:
+    """The name without the `.rf.0f0a` by which Roboflow tells apart the copies that it makes of an image."""
+    return re.sub(r"\.rf\.[0-9a-fA-F]+$", "", image.stem)
 
 
 def _look_alike(scenes: Sequence[str], thumbnails: np.ndarray) -> bool:

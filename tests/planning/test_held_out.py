@@ -60,6 +60,12 @@ def test_folders_are_whole_and_one_large_scene_is_said() -> None:
     assert len(held.masks) == 4 and "no whole scene is small enough" in held.by
 
 
+def test_copies_of_an_image_stay_together() -> None:
+    images = [Path(f"all/photo{i // 3 * 7}_jpg.rf.{i:04x}.jpg") for i in range(30)]
+    held = hold_out(images, np.ones((30, 2), bool), few(30, list(range(30))))
+    assert len(held.masks) == 6 and len({i // 3 for i in held.masks}) == 2 and "copies" in held.by
+
+
 @pytest.mark.parametrize("number", [1, 4])
 def test_few_masks_are_all_learned_from(number: int) -> None:
     images = [Path(f"{i}.jpg") for i in range(number)]

@@ -110,8 +110,8 @@ def _with_val(parts: Parts, masks: Masks, classes: Classes, looks: Looks) -> tup
             unlabeled=[one for one in parts.unlabeled if one.image not in {pair.image for pair in val}]
         )
         if not val:
-            why = "no mask is outside your labelled list" if yours and not pool else held.by
-            notes.append(f"no val, as {why}: how good the network is, nobody will know")
+            why = "none is outside your labelled list" if yours and not pool else held.by
+            notes.append(f"no mask is held out, as {why}: nothing tells how good the network is on other images")
     if not parts.labeled:
         raise UserError(f"data.labeled: expected masks that can be read, got none: {masks.faults[0]}")
     figure = unsure(classes.shown[[place[pair] for pair in parts.val]]) if parts.val else 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +20,9 @@ MASK_FOLDERS = (
     *("masks", "mask", "labels", "label", "annotations", "annotation", "SegmentationClass", "SegmentationClassAug"),
     *("ann_dir", "segmentations", "segmentation", "ground_truth", "groundtruth", "gt", "targets"),
 )
-MASK_ENDINGS = tuple(
-    f"{joint}{word}"
-    for word in ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "labelTrainIds", "L")
-    for joint in "_-."
-)
-IMAGE_ENDINGS = ("_image", "_img", "_rgb", "_photo", "_sat", "_leftImg8bit")
+MASK_WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "labelTrainIds", "L")
+IMAGE_WORDS = ("image", "img", "rgb", "photo", "sat", "frame", "leftImg8bit")
+JOINTS = "_-. "
 NAMED_BESIDE = ("_masks", "_mask", "_labels", "_label", "_annotations", "_gt", "_seg", "annot")
 """What a folder of masks may be called after that of its images, as train_masks/ after train/."""
 UNLABELED_FOLDERS = ("unlabeled", "unlabelled", "unlabeled_images", "unlabelled_images")
@@ -91,30 +87,29 @@ def image_files(root: Path) -> list[Path]:
 
 def candidates(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """The patterns, of images and of masks, that folders and names speak for; `files` are paths below the root."""
-    folders = Counter(folder for file in files for folder in file.parent.parts)
-    plain = [name for name in folders if not is_pattern(name)]
-    of_images = [name for usual in IMAGE_FOLDERS for name in plain if name.lower() == usual.lower()]
-    of_masks = [name for usual in MASK_FOLDERS for name in plain if name.lower() == usual.lower()]
+    folders = {folder for file in files for folder in file.parent.parts if not is_pattern(folder)}
+    of_images, of_masks = (
+        [name for usual in those for name in sorted(folders) if name.lower() == usual.lower()]
+        for those in (IMAGE_FOLDERS, MASK_FOLDERS)
+    )
     for masks in of_masks:
-        names = [file.stem for file in files if masks in file.parent.parts]
+        forms = _forms(_names(files, masks), MASK_WORDS)
         for images in of_images:
-            image_names = [file.stem for file in files if images in file.parent.parts]
             inside = _inside(files, images, masks)
-            for end in ("", *_endings(names, MASK_ENDINGS)):
-                for image_end in ("", *_endings(image_names, IMAGE_ENDINGS)):
-                    yield f"{inside}{images}/**/{_named(image_end)}", f"{inside}{masks}/**/{_named(end)}"
-        for end in ("", *_endings(names, MASK_ENDINGS)):  # images/ is missing: they lie beside the folder of masks
-            yield "**/*", f"**/{masks}/{_named(end)}"
-    for images in plain:
-        for masks in plain:
-            if masks.startswith(images) and masks[len(images) :].lower() in NAMED_BESIDE:
-                names = [file.stem for file in files if masks in file.parent.parts]
-                for end in ("", *_endings(names, MASK_ENDINGS)):
-                    yield f"**/{images}/**/*", f"**/{masks}/**/{_named(end)}"
+            for form in forms:
+                for image_form in _forms(_names(files, images), IMAGE_WORDS):
+                    yield f"{inside}{images}/**/{image_form}", f"{inside}{masks}/**/{form}"
+        for form in forms:  # images/ is missing: they lie beside the folder of masks
+            yield "**/*", f"**/{masks}/{form}"
+    for masks in sorted(folders):
+        for images in (masks[: -len(end)] for end in NAMED_BESIDE if masks.lower().endswith(end)):
+            if images in folders:
+                for form in _forms(_names(files, masks), MASK_WORDS):
+                    yield f"**/{images}/**/*", f"**/{masks}/**/{form}"
     names = [file.stem for file in files]
-    for end in _endings(names, MASK_ENDINGS):
-        for image_end in ("", *_endings(names, IMAGE_ENDINGS)):
-            yield f"**/{_named(image_end)}", f"**/{_named(end)}"
+    for form in _forms(names, MASK_WORDS)[1:]:
+        for image_form in _forms(names, IMAGE_WORDS):
+            yield f"**/{image_form}", f"**/{form}"
 
 
 def _paired(root: Path, images: str, masks: str) -> Found:
@@ -156,13 +151,19 @@ def _inside(files: Sequence[Path], images: str, masks: str) -> str:
     return "" if places == {0} else "**/"
 
 
-def _endings(names: Sequence[str], endings: Sequence[str]) -> list[str]:
-    """Those that some names have, beside something before them."""
-    return [end for end in endings if any(name.endswith(end) and name != end for name in names)]
+def _names(files: Sequence[Path], folder: str) -> list[str]:
+    return [file.stem for file in files if folder in file.parent.parts]
 
 
-def _named(end: str) -> str:
-    return f"*{end}.*" if end else "*"
+def _forms(names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Patterns of names: any, and those with a word behind or before them, where some names have it."""
+    ends = [f"{joint}{word}" for word in words for joint in JOINTS]
+    starts = [f"{word}{joint}" for word in words for joint in ("", *JOINTS)]
+    return [
+        "*",
+        *(f"*{end}.*" for end in ends if any(name.endswith(end) and name != end for name in names)),
+        *(f"{start}*" for start in starts if any(name.startswith(start) and name != start for name in names)),
+    ]
 
 
 def _is_image(name: str) -> bool:

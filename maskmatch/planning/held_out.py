@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from maskmatch.data.listing.label_selection import spread
-from maskmatch.planning.folder import IMAGE_ENDINGS
+from maskmatch.planning.folder import IMAGE_WORDS
 
 PART = 5  # one mask in so many is held out, at most
 SPREAD_OF_IOU = 25  # points by which a class's IoU differs from image to image: 15 to 35 on photographs
@@ -35,7 +35,7 @@ def hold_out(images: Sequence[Path], shown: np.ndarray, thumbnails: np.ndarray) 
     """
     most = len(images) // PART
     if not most:
-        return HeldOut([], f"{len(images)} masks are too few to hold some out")
+        return HeldOut([], f"{len(images)} are too few to spare some")
     whole = False
     for scenes, word in _ways(images, thumbnails):
         whole = True
@@ -102,8 +102,8 @@ def _ways(images: Sequence[Path], thumbnails: np.ndarray) -> list[tuple[list[str
 def _prefix(image: Path) -> str:
     """What comes before the number of a frame: `0001TP_` of `0001TP_006690`."""
     stem = _original(image)
-    for end in IMAGE_ENDINGS:
-        stem = stem.removesuffix(end)
+    for word in IMAGE_WORDS:
+        stem = stem.removesuffix(f"_{word}")
     number = re.search(r"\d+(?=\D*$)", stem)
     return stem[: number.start()] if number else stem
 

@@ -86,6 +86,8 @@ def trained_on(plan: Plan, root: Path) -> dict[str, int]:
         ("{}.png", "masks/{}.png"),
         ("street [2024]/{}.jpg", "street [2024]/masks/{}.png"),
         ("set/{}.jpg", "set_masks/{}.png"),
+        ("img/image{}.jpg", "gt/mask_{}.png"),
+        ("frame-{}.jpg", "label-{}.png"),
         ("pictures/été #1: ‘é’/{}.jpg", "masks/été #1: ‘é’/{}.png"),
     ],
 )
@@ -149,7 +151,7 @@ def test_twelve_images_with_four_masks(tmp_path: Path) -> None:
     plan, found = planned(root)
     assert found["data.mask_values"] == [0, 255] and found["data.num_classes"] == 2
     assert trained_on(plan, root) == {"labeled": 4, "unlabeled": 8, "val": 4}  # none can be spared
-    assert any("no val" in note for note in plan.notes)
+    assert any("no mask is held out" in note for note in plan.notes)
 
 
 def jpeg_masks(root: Path) -> None:

@@ -7,6 +7,7 @@ import importlib
 import sys
 
 COMMANDS = {
+    "plan": "choose the settings of a training from a folder of images and masks",
     "train": "train a student and its teacher",
     "evaluate": "measure what a run has learned",
     "predict": "masks for images, folders and videos",

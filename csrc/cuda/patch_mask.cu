@@ -11,9 +11,10 @@
 namespace maskmatch::cuda {
 namespace {
 
-constexpr int kVector = 4;  // elements that a thread has of a row of pixels,
-constexpr int kRows = 8;    // and rows, all of one row of patches
+constexpr int kVector = 4;  // elements that a thread has of a row of pixels, of kRows rows
 constexpr int kApart = 32;  // a warp, which has neighbouring elements where a thread cannot
+template <class Element>
+constexpr int kRows = sizeof(Element) == 1 ? 8 : 4;  // as many as registers hold, all of one row of patches
 
 // An image is one plane if it is channels-last, else a plane a channel. A band is kRows rows of a plane, or fewer, in
 // one row of patches; bands are counted down the planes. A block has neighbouring bands of one image.
@@ -106,21 +107,21 @@ __device__ void normalize_vector(const NormalizeArgs& all, int64_t image, const 
     any_visible |= !hidden[i];
   }
 
-  const int32_t patch_top = band.patch_row * args.patch_size, top = patch_top + band.in_patch * kRows;
-  const int32_t rows = min(min(patch_top + args.patch_size, args.height) - top, kRows);
+  const int32_t patch_top = band.patch_row * args.patch_size, top = patch_top + band.in_patch * kRows<Element>;
+  const int32_t rows = min(min(patch_top + args.patch_size, args.height) - top, kRows<Element>);
   const int64_t plane = image * all.planes + band.plane;
   const int64_t start = (plane * args.height + top) * all.row_elements + first;
   const Element* images = static_cast<const Element*>(args.images) + start;
   Result* output = static_cast<Result*>(args.output) + start;
-  Vector<Element> read[kRows] = {};
+  Vector<Element> read[kRows<Element>] = {};
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows<Element>; ++r) {
     if (r < rows && any_visible) {
       read[r] = load<kAligned>(images + static_cast<int64_t>(r) * all.row_elements, step, inside);
     }
   }
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows<Element>; ++r) {
     if (r >= rows) break;
     Vector<Result> result = fill;
 #pragma unroll
@@ -189,7 +190,7 @@ template <class Element, bool kManyPatches>
 cudaError_t launch_normalize(const PatchMaskArgs& args, cudaStream_t stream) {
   const int32_t channels = args.channels_last ? args.channels : 1, planes = args.channels / channels;
   const int64_t row_elements = int64_t{args.width} * channels;
-  const auto bands_a_patch = static_cast<int32_t>(ceil_div(std::min(args.patch_size, args.height), kRows));
+  const auto bands_a_patch = static_cast<int32_t>(ceil_div(std::min(args.patch_size, args.height), kRows<Element>));
   const bool aligned =
       row_elements % kVector == 0 && reinterpret_cast<uintptr_t>(args.images) % sizeof(Vector<Element>) == 0;
   const auto threads_a_row =

@@ -98,7 +98,7 @@ def _config(options: list[str]) -> Config:
 
 def _data_name(config: Config) -> str:
     data = config.data
-    return Path(data.root).resolve().name if data.name == "folder" and data.root else data.name
+    return Path(data.root).resolve().name if data.layout == "folder" and data.root else data.layout
 
 
 def _missing(jobs: list[Job], path: Path) -> list[Job]:

@@ -96,7 +96,7 @@ class _Named(Phases):
 def _step(options: list[str], *, folded: bool) -> tuple[TrainStep, Batch]:
     """A step with every loss live, of random weights and few small images, and a batch for it."""
     config = parse_train([*options, "--train.device", "cpu"])
-    classes = KNOWN_CLASSES[config.data.name]
+    classes = KNOWN_CLASSES[config.data.layout]
     student = build_student(replace(config.model, encoder_weights="none"), classes)
     method = make_method(replace(config.method, warmup_steps=0, ramp_steps=0), student, classes)
     step = TrainStep(

@@ -54,7 +54,7 @@ def _check_data(argv: Sequence[str]) -> int:
 
 def _folder(config: Config) -> Path:
     """A folder in which nothing is overwritten."""
-    name = f"check-{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"check-{config.data.layout}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(config.output) if config.output else Path("runs") / name
     taken = next((folder / name for name in (*PICTURES, "findings.txt") if (folder / name).exists()), None)
     if taken:

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskmatch.common.errors import UserError
@@ -29,10 +29,11 @@ SAVES_MEMORY = "`maskmatch.train --dry_run` says which switches save how much; e
 
 @dataclass
 class Verbs:
-    """What `maskmatch.train` is to do in the place of a training; no part of the run."""
+    """What `maskmatch.train` is to do before or in the place of a training; no part of the run."""
 
     dry_run: bool = option(False)
     profile: int = option(0, at_least(0))  # how many steps
+    budget: str | None = option(None)  # of a planned run
 
 
 def train_parser() -> Parser:
@@ -42,6 +43,7 @@ def train_parser() -> Parser:
         "Train a segmentation network on few labelled and many unlabelled images with MaskMatch.",
     )
     add_init_from(parser)
+    add_budget(parser)
     add_switch(
         parser,
         "--dry_run",
@@ -90,6 +92,16 @@ def run_parser(prog: str, description: str, *, device: bool = True, several: boo
     return parser
 
 
+def add_budget(parser: Parser) -> None:
+    """The option of what is planned, and of nothing else."""
+    parser.add_argument(
+        "--budget",
+        type=str | None,
+        default=None,
+        help="Time that a planned training may take, such as 90s, 20m or 2h; default 1h.",
+    )
+
+
 def add_inference_options(parser: Parser) -> None:
     """How an image is shown to the network; `inference_of` reads them."""
     parser.add_argument(
@@ -121,7 +133,7 @@ def parse_train(argv: Sequence[str]) -> Config:
 def parse_command(argv: Sequence[str]) -> tuple[Config, Verbs]:
     """The same, and what to do with it where that is no training."""
     options = parse(train_parser(), argv)
-    verbs = Verbs(options.pop("dry_run"), options.pop("profile"))
+    verbs = Verbs(*(options.pop(verb.name) for verb in fields(Verbs)))
     config = Config(**options)
     on_command_line = any(argument.split("=")[0] == "--data.loader" for argument in argv)
     config.loader_from_file = config.data.loader == "dali" and not on_command_line

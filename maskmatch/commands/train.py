@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from maskmatch.common.allocator import keep_freed_memory
+from maskmatch.common.errors import UserError
 from maskmatch.common.signals import StopSignal
+
+NO_BUDGET = "budget: expected none but for a folder that is planned, --data.root without --data.name or a file with one"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,9 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(stop: StopSignal, argv: Sequence[str]) -> None:
     with stop.raising():
         from maskmatch.commands.command_line import parse_command
+        from maskmatch.commands.planned import is_planned, planned
 
         config, verbs = parse_command(argv)
         keep_freed_memory()
+        if is_planned(config):
+            config = planned(config, verbs, argv)
+        elif verbs.budget:
+            raise UserError(f"{NO_BUDGET}, got {verbs.budget}")
         # torch takes seconds to import: a wrong option should not have to wait, nor should Ctrl-C
         from maskmatch.training import train
 

@@ -25,6 +25,7 @@ from maskmatch.config.rules import (
     option,
 )
 
+Layout = Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"]
 LARGEST_CROP = 2**15  # a side; beyond it a batch has more bytes than can be counted, let alone kept
 
 
@@ -42,8 +43,9 @@ def memory_of_a_tenth(steps: int) -> float:
 class DataConfig:
     """What is trained on, and how an image becomes a training view."""
 
-    name: Literal["builtin", "folder", "voc", "cityscapes", "coco", "ade20k"] = option("builtin")
-    """Layout of the data on disk; `builtin` is drawn on first use."""
+    name: Layout | None = option(None)
+    """Layout of the data on disk; `builtin` is drawn on first use. Default `folder` where there is a root, which train
+    then plans, else `builtin`."""
     root: str | None = option(None, free=True)
     """Folder of the data set; for `builtin` the place where it is kept, by default the user's cache."""
     split: str | None = option(None)
@@ -96,6 +98,11 @@ class DataConfig:
     on_error: Literal["fatal", "skip"] = option("fatal", free=True)
     """What a file that breaks during training, or is too large from the start, does: end the run, or leave its place to
     the next one of the list."""
+
+    @property
+    def layout(self) -> Layout:
+        """What `name` stands for."""
+        return self.name or ("builtin" if self.root is None else "folder")
 
     @property
     def crop(self) -> tuple[int, int]:

@@ -41,7 +41,7 @@ class RunOnPage:
     def headline(self) -> str:
         """Data, network, method and how far it has come."""
         config, data = self.model.config, self.examined.dataset
-        parts: list[str] = [config.data.name]
+        parts: list[str] = [config.data.layout]
         if data:
             unlabeled = "" if config.method.supervised_only else f"{len(data.unlabeled)} unlabelled, "
             parts.append(f"{len(data.labeled)} labelled, {unlabeled}{len(data.val)} validation images")

@@ -51,9 +51,6 @@ def read_config(path: Path) -> Config:
     It is read for what has been trained, so what only the training depended on, and is a constant now, is passed over.
     Raises UserError where it cannot be read, or holds what is no option.
     """
-    parser = config_parser("config.yaml", "The options of a run.")
-    add_init_from(parser)
-    parser.exits = False
     try:
         content = yaml.safe_load(read_text(path, "a run's configuration"))
     except yaml.YAMLError as error:
@@ -61,10 +58,21 @@ def read_config(path: Path) -> Config:
     if not isinstance(content, dict):
         raise UserError(f"expected a run's configuration, got no options: {path}")
     try:
-        config = Config(**options_of(parser, parser.parse_object(renewed(check_sections(content)))))
-        validate(config)
+        return config_of(renewed(check_sections(content)))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def config_of(options: dict[str, Any]) -> Config:
+    """The configuration with these options by section, checked like a command line, and defaults for the rest.
+
+    Raises UserError where an option does not exist or cannot be so.
+    """
+    parser = config_parser("config.yaml", "The options of a run.")
+    add_init_from(parser)
+    parser.exits = False
+    config = Config(**options_of(parser, parser.parse_object(options)))
+    validate(config)
     return config
 
 

@@ -39,6 +39,7 @@ class Handover:
     best_step: int  # when what is handed over was measured
     difference: Difference  # by how much what is handed over is above the other one
     images: int  # in val
+    held_out: bool  # whether val is other images than those that were learned from
     worst_class: str | None  # of what is handed over, of the classes in val
     worst_iou: float
     label_next: list[Path]
@@ -63,7 +64,8 @@ class Handover:
         """For a person."""
         points, error = 100 * self.difference.value, 100 * self.difference.error
         surely = f"{points:+.1f} points" + ("" if math.isnan(error) else f", give or take {error:.1f}")
-        on_val = f"on {self.images} held-out images ({surely})"
+        images = f"{self.images} held-out images" if self.held_out else f"the {self.images} images it learned from"
+        on_val = f"on {images} ({surely})"
         if self.baseline_is_better:
             said = (
                 f"the unlabelled images did not help: with them val mIoU is {self.miou_run:.3f}, so this is the "
@@ -105,6 +107,7 @@ def hand_over(run: Run) -> Handover | None:
         best_step=run.best_step if run_wins else baseline.best.step,
         difference=difference(*counts),
         images=len(run.dataset.val),
+        held_out=not {pair.image for pair in run.dataset.val} & {pair.image for pair in run.dataset.labeled},
         worst_class=None if worst is None else run.dataset.class_names[worst],
         worst_iou=worst_iou,
         label_next=_label_next(run, better, worst) if run.world.leads and worst is not None else [],

@@ -150,7 +150,7 @@ def memory_report(config: Config) -> str:
 
 
 def _report(config: Config) -> str:
-    num_classes = config.data.num_classes or KNOWN_CLASSES.get(config.data.name)
+    num_classes = config.data.num_classes or KNOWN_CLASSES.get(config.data.layout)
     if num_classes is None:
         num_classes = load_dataset(config.data, supervised_only=True, incomplete=True).num_classes
     train, memory = config.train, measure_memory(config, num_classes)

@@ -18,11 +18,20 @@ from maskmatch.run_files import checkpoint
 
 
 def run_folder(config: Config) -> Path:
-    """The folder that the run writes to; a new runs/NAME-DATE-TIME where none is given.
+    """The folder that the run writes to, which is made.
 
     Raises:
-        UserError: it holds a run already and `resume` is never, it cannot be written, its name is not UTF-8, or the
-            checkpoint that `resume` names does not exist.
+        UserError: as `folder_of`, or it cannot be written.
+    """
+    return writable_folder(folder_of(config))
+
+
+def folder_of(config: Config) -> Path:
+    """Where the run writes to; a new runs/NAME-DATE-TIME where no place is given.
+
+    Raises:
+        UserError: it holds a run already and `resume` is never, its name is not UTF-8, or the checkpoint that `resume`
+            names does not exist.
     """
     named = None if config.resume in ("never", "auto") else _checkpoint_path(config.resume)
     if config.output is not None:
@@ -30,12 +39,12 @@ def run_folder(config: Config) -> Path:
     elif named:
         folder = named.parent.parent
     else:
-        folder = _new_folder(Path("runs") / f"{config.data.name}-{datetime.now():%Y%m%d-%H%M%S}")
+        folder = _new_folder(Path("runs") / f"{config.data.layout}-{datetime.now():%Y%m%d-%H%M%S}")
     if not is_utf8(folder):
         raise UserError(f"output: expected a folder whose name is UTF-8, as TensorBoard asks for, got {folder}")
     if config.resume == "never" and (folder / "config.yaml").exists():
         raise UserError(f"{folder} already holds a run: give another --output, or --resume to go on with it")
-    return writable_folder(folder)
+    return folder
 
 
 def resume(

@@ -27,7 +27,8 @@ def resolve(config: Config, images: int, processes: int = 1) -> Config:
     train, steps = config.train, config.train.steps
     if steps is None:
         steps = -(-train.epochs * images // global_batch(train, processes)) if train.epochs else DEFAULT_STEPS
-    return filled_in(replace(config, train=replace(train, steps=steps)), steps)
+    data = replace(config.data, name=config.data.layout)
+    return filled_in(replace(config, data=data, train=replace(train, steps=steps)), steps)
 
 
 def global_batch(config: TrainConfig, processes: int) -> int:

@@ -53,7 +53,7 @@ def test_paths_are_thin() -> None:
 @pytest.mark.usefixtures("small_builtin")
 def test_written_as_a_folder_with_disjoint_parts(tmp_path: Path) -> None:
     root = tmp_path / "new" / "place"
-    dataset = load_dataset(DataConfig(root=str(root)), supervised_only=False)
+    dataset = load_dataset(DataConfig(name="builtin", root=str(root)), supervised_only=False)
     check_dataset(dataset, supervised_only=False)
     parts = {
         "labeled": dataset.labeled,

@@ -2,8 +2,8 @@
 
 A command is a line of a `sh` block, a line behind `$ ` of a `console` block, or a text in backquotes.
 None is run here: they take the reader's data, a GPU, a download or hours. What they do is held by the tests of each
-command (`tests/commands`, `tests/training`, `tests/benchmarks`); those of docs/own-data.md were run by hand, as it
-says. Python blocks are run by `test_code.py`.
+command (`tests/commands`, `tests/training`, `tests/benchmarks`); what docs/own-data.md shows was printed by a run.
+Python blocks are run by `test_code.py`.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN/config.yaml").write_text("train: {steps: 100}\n")
+    (tmp_path / "plan.yaml").write_text("train: {steps: 100}\n")
     for page in PAGES:
         for language, text in blocks(page):
             if language == "yaml" and (name := re.match(r"# (\w+\.yaml)\n", text)):

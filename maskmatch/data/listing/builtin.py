@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from maskmatch.common.errors import UserError
+from maskmatch.common.user_cache import user_cache
 
 VERSION = 1
 SIZE = 96
@@ -59,8 +60,7 @@ def builtin_root(root: str | None) -> Path:
     """The folder of the built-in data set: `root`, or a place in the user's cache."""
     if root is not None:
         return Path(root)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "maskmatch" / f"builtin-v{VERSION}"
+    return user_cache() / f"builtin-v{VERSION}"
 
 
 def ensure_builtin(root: str | None = None) -> Path:

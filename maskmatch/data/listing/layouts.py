@@ -42,7 +42,7 @@ def load_dataset(
         config = replace(config, split=None)  # which may be gone
     parts = {only} if only else set(PARTS) - ({"unlabeled"} if supervised_only else set())
     optional = {"test"} | ({"unlabeled", "val"} if incomplete else set())
-    return _LAYOUTS[config.name](config, Wanted(frozenset(parts), frozenset(optional)))
+    return _LAYOUTS[config.layout](config, Wanted(frozenset(parts), frozenset(optional)))
 
 
 class Wanted(NamedTuple):
@@ -218,11 +218,11 @@ def _dataset(
 ) -> Dataset:
     """`names` are those of `source`, by default of the layout."""
     table = mask_table.configured(config, mask_table.identity() if table is None else table)
-    source = source or f"the {config.name} data set"
+    source = source or f"the {config.layout} data set"
     chosen = class_names(config, names, source)
     note = nothing_in_common(chosen, names, source)
     return Dataset(
-        name=config.name,
+        name=config.layout,
         root=root,
         class_names=chosen,
         palette=_palette(config, palette),  # relies on the table's checks
@@ -258,7 +258,7 @@ def _parts(
         else:
             parts[part] = (found or {}).get(part, ())
             if not parts[part] and part not in wanted.optional:
-                raise UserError(f"data.{part}: expected a list file for {config.name}, got none{_HINT[part]}")
+                raise UserError(f"data.{part}: expected a list file for {config.layout}, got none{_HINT[part]}")
     return parts
 
 
@@ -322,7 +322,7 @@ def _existing(paths: Iterable[Path]) -> Path:
 
 def _root(config: DataConfig) -> Path:
     if config.root is None:
-        raise UserError(f"data.root: expected the folder of the {config.name} data set, got none")
+        raise UserError(f"data.root: expected the folder of the {config.layout} data set, got none")
     root = Path(config.root)
     if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"

@@ -114,7 +114,7 @@ def located(config: DataConfig, folder: Path) -> DataConfig:
             found[part] = str(folder / name)
     if config.split is not None:
         with suppress(UserError):  # where it is wanted, its absence will be said
-            found["split"] = str(_split_folder(config.split, config.name, there, folder))
+            found["split"] = str(_split_folder(config.split, config.layout, there, folder))
     return replace(config, **found)
 
 
@@ -126,7 +126,7 @@ def find_lists(config: DataConfig, root: Path) -> dict[str, str]:
     chosen = {part: getattr(config, part) for part in LISTED_IN_SPLIT if getattr(config, part) is not None}
     if config.split is None:
         return chosen
-    folder = _split_folder(config.split, config.name, root)
+    folder = _split_folder(config.split, config.layout, root)
     for part, name in LISTED_IN_SPLIT.items():
         places = [folder] if part in ("labeled", "unlabeled") else [folder, folder.parent]
         found = next((place / name for place in places if (place / name).is_file()), None)

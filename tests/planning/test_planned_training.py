@@ -29,6 +29,7 @@ SMALL = [
 ]
 
 BOTH = ("student", "teacher")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -123,18 +124,9 @@ def test_several_processes_take_a_plan(refusal: Callable[..., str], monkeypatch:
 
 @pytest.mark.slow
 def test_a_budget_from_the_command_line(folder: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "maskmatch.train",
-        "--data.root",
-        str(folder),
-        "--budget",
-        "20s",
-        "--output",
-        "run",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "maskmatch.train", "--data.root", str(folder), "--budget", "20s"]
+    output = ["--output", str(Path("run").absolute())]
+    done = subprocess.run([*command, *output], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     steps = yaml.safe_load(Path("run/plan.yaml").read_text())["train"]["steps"]
     assert re.search(rf"train\.steps {steps}: for a budget of 20s: a step takes \d+ ms", done.stdout)

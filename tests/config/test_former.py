@@ -36,6 +36,7 @@ init_from: null
 """)
 TODAY = Config(
     data=DataConfig(
+        name="builtin",
         num_classes=6,
         class_names=["field", "meadow", "orchard", "town", "water", "path"],
         crop_size=(96, 128),

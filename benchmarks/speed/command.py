@@ -1,4 +1,4 @@
-"""Speed comparisons: `python benchmarks/run.py {ops,step,operators,data,roofline,all}`.
+"""Speed comparisons: `python benchmarks/run.py {ops,step,operators,data,elsewhere,roofline,all}`.
 
 Prints a table for each area, and what was skipped and why; --json writes {"records": [...], "skipped": [...]}, one flat
 object a measurement, --csv the records as rows, --plot bar charts. --compare names what got slower since an older JSON
@@ -21,7 +21,7 @@ import torch
 from benchmarks.speed.output import Record, compare, plot, print_table, text, write_csv, write_json
 from benchmarks.speed.selection import Selection
 
-AREAS = ("ops", "step", "operators", "data", "roofline")
+AREAS = ("ops", "step", "operators", "data", "elsewhere", "roofline")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,6 +33,8 @@ TOLERANCE = 1e-4
 """How far logits may be from the trained model's, relative to their size where that is above 1."""
 SHORTEST_SIDE, LONGEST_SIDE = 2, 8192
 LARGEST_BATCH = 256
+OLDEST_TORCH = "2.12"
+"""Older exporters compute sizes from weights and constants, so that nothing could be proven of them."""
 
 
 class Deployed(nn.Module):
@@ -66,7 +68,13 @@ def write(model: TrainedModel, kind: Format, path: Path) -> None:
     """Write the file; the model must be on the CPU.
 
     Whatever the exporters raise is passed on, for a network that cannot be exported for every size.
+
+    Raises:
+        UserError: torch is too old.
     """
+    if torch.__version__ < OLDEST_TORCH:
+        expected = f"expected torch {OLDEST_TORCH} or newer, for its exporter"
+        raise UserError(f"format {kind}: {expected}, got {torch.__version__}")
     program = _program(model)
     if kind == "torch_export":
         with _quiet():

@@ -16,6 +16,7 @@ from maskmatch.inference import deployment as exporting
 from maskmatch.inference.trained_model import TrainedModel
 from maskmatch.models import build_student
 
+pytestmark = pytest.mark.skipif(torch.__version__ < exporting.OLDEST_TORCH, reason="torch's exporter is too old")
 SIZES = [(1, 32, 32), (3, 112, 48), (1, 2, 2), (2, 100, 100), (1, 90, 130), (2, 16, 3), (1, 2, 200), (1, 33, 31)]
 
 
@@ -216,3 +217,10 @@ def test_packages_that_are_missing(run, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main([str(run), "--format", "onnx"]) == 2
     assert "pip install 'maskmatch[export]'" in capsys.readouterr().err
+
+
+def test_an_older_torch_is_told_in_a_line(copy, monkeypatch, capsys):
+    monkeypatch.setattr(exporting, "OLDEST_TORCH", "99.1")
+    assert main([str(copy), "--format", "torch_export", "--output", str(copy / "other.pt2")]) == 2
+    expected = f"format torch_export: expected torch 99.1 or newer, for its exporter, got {torch.__version__}"
+    assert expected in capsys.readouterr().err and not (copy / "other.pt2").exists()

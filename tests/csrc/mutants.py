@@ -46,6 +46,7 @@ MUTANTS = [
            "    __syncthreads();\n    first_visible =", "    first_visible ="),
     Mutant("keys of lower lanes not counted", "patch_mask", "if (threadIdx.x & lanes) lower += others;", ""),
     Mutant("last elements not checked", "patch_mask", "if (i < inside) row[i * step] =", "row[i * step] ="),
+    Mutant("numbers past the last one drawn", "uniform", "  if (index >= args.rows * groups) return;\n", ""),
     Mutant("wrong stride of the result", "pseudo_label_series_of_three",
            "first_pixel + row * labels.width + column", "first_pixel + row * labels.height + column"),
     Mutant("rows past the last one stored", "pseudo_label_series_of_three",
@@ -163,6 +164,9 @@ def check(emulator: emulated.Emulated) -> None:
             mask = (images.to(memory_format=layout), patch, 0.4, torch.tensor([5, 6]), strategy)
             mask += ([0.5] * 3, [0.2] * 3, [0.1] * 3)
             compare(emulator.patch_mask(*mask), reference.patch_mask(*mask))
+
+    seeds = torch.arange(70) - 2**40
+    compare((emulator.uniform(seeds, 9, 3),), (reference.uniform(seeds, 9, 3),))
 
     for classes, average in ((5, "probability"), (5, "logit"), (25, "probability")):
         scales = [torch.randn(2, classes, *size, generator=generator) for size in ((6, 7), (9, 4))]

@@ -106,9 +106,10 @@ def launches() -> dict[str, tuple[int, int]]:
         emulator.upsample_cross_entropy(
             logits[0].requires_grad_(), of_loss, None, 0.0, None, None, 255, 0.0, False, "all", None
         )
+    emulator.uniform(torch.tensor([1]), 5, 0)
     emulator.module.set_device(0)
     names = ["hide_patches", "normalize", "pseudo_label_series", "pseudo_label_general"]
-    names += ["cross_entropy_series", "sum_blocks", "cross_entropy_general", "sum_blocks"]
+    names += ["cross_entropy_series", "sum_blocks", "cross_entropy_general", "sum_blocks", "draw"]
     launches = [(threads, shared) for threads, shared, _, _ in emulator.module.take_launches()]
     return dict(zip(names, launches, strict=True))
 

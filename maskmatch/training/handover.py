@@ -39,7 +39,7 @@ class Handover:
     best_step: int  # when what is handed over was measured
     difference: Difference  # by how much what is handed over is above the other one
     images: int  # in val
-    held_out: bool  # whether val is other images than those that were learned from
+    held_out: bool  # whether val has other images than those that were learned from
     worst_class: str | None  # of what is handed over, of the classes in val
     worst_iou: float
     label_next: list[Path]
@@ -107,7 +107,7 @@ def hand_over(run: Run) -> Handover | None:
         best_step=run.best_step if run_wins else baseline.best.step,
         difference=difference(*counts),
         images=len(run.dataset.val),
-        held_out=not {pair.image for pair in run.dataset.val} & {pair.image for pair in run.dataset.labeled},
+        held_out=not {pair.image for pair in run.dataset.val} <= {pair.image for pair in run.dataset.labeled},
         worst_class=None if worst is None else run.dataset.class_names[worst],
         worst_iou=worst_iou,
         label_next=_label_next(run, better, worst) if run.world.leads and worst is not None else [],

@@ -103,9 +103,8 @@ def largest_crop(machine: Machine, side: int) -> int:
     return 320 if machine.gpu else 64 if side < TINY else 128
 
 
-def of_training() -> list[Choice]:
-    """What planned runs alone do."""
-    return [
-        Choice("train.baseline_every", 2, "labelled alone is held beside the method, and the better handed over"),
-        Choice("train.act_on_warnings", True, "a run that collapses does something about it"),
-    ]
+def of_training(*, supervised: bool) -> list[Choice]:
+    """What planned runs alone do; where nothing is unlabelled, there is nothing to hold the run against."""
+    beside = Choice("train.baseline_every", 2, "labelled alone is held beside the method, and the better handed over")
+    acts = Choice("train.act_on_warnings", True, "a run that collapses does something about it")
+    return [acts] if supervised else [beside, acts]

@@ -93,7 +93,9 @@ def make_plan(
     data = data_choices(root, lists, kept)
     side = int(np.median(data.sizes.min(1)))
     views = crop_and_scales(data.sizes, data.sides, data.names, stride=STRIDE, largest=largest_crop(machine, side))
-    choices = [*data.choices, *_val(data, lists, kept), *views, *of_machine(machine, side, kept), *of_training()]
+    supervised = any(one.option == "method.supervised_only" for one in data.choices)
+    choices = [*data.choices, *_val(data, lists, kept), *views, *of_machine(machine, side, kept)]
+    choices += of_training(supervised=supervised)
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
     others = [Choice(option, value, "(yours)") for option, value in kept.items()]
     return Plan(chosen + others, data.lists, data.notes, root, lists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -59,15 +60,16 @@ def of_budget(config: Config, data: Dataset, budget: str | None, machine: Machin
     """
     seconds = seconds_of(budget or DEFAULT)
     file = user_cache() / "steps" / f"{_key(config, data, seconds, machine)}.json"
-    if file.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or broken: timed again
         kept = json.loads(file.read_text(encoding="utf-8"))
         return Choice("train.steps", kept["steps"], f"{kept['reason']}, as timed before")
     times = measure(config)
     left = PLANNED * seconds - (time.monotonic() - started)
     steps, reason = _steps(config, data, times, left)
     reason = f"for a budget of {budget or DEFAULT + ', the default'}: {reason}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({"steps": steps, "reason": reason}))
+    with contextlib.suppress(OSError):  # a home that cannot be written to
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps({"steps": steps, "reason": reason}))
     return Choice("train.steps", steps, reason)
 
 

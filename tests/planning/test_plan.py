@@ -61,7 +61,8 @@ def test_yours_is_kept_and_the_file_is_read_back(tmp_path: Path) -> None:
 
 
 def test_all_masked_is_supervised(tmp_path: Path) -> None:
-    assert options(make_plan(draw(tmp_path, masked=10), tmp_path / "lists"))["method.supervised_only"] is True
+    chosen = options(make_plan(draw(tmp_path, masked=10), tmp_path / "lists"))
+    assert chosen["method.supervised_only"] is True and "train.baseline_every" not in chosen
 
 
 @pytest.mark.parametrize("masked", [0])

@@ -69,6 +69,19 @@ def test_it_is_timed_once(measured: list[Times]) -> None:
     assert steps.of_budget(config, data, "40m", CPU, 0.0).value > 0 and not measured
 
 
+def test_a_cache_that_is_broken_or_cannot_be_written_is_none(measured: list[Times], tmp_path: Path) -> None:
+    config, data = Config(), load_dataset(Config().data, supervised_only=False)
+    measured += [Times(1, 1, 0, 0), Times(1, 2, 0, 0), Times(1, 2, 0, 0)]
+    first = steps.of_budget(config, data, "20m", CPU, 0.0)
+    (kept,) = (tmp_path / "steps").iterdir()
+    kept.write_text('{"steps": 5')
+    assert steps.of_budget(config, data, "20m", CPU, 0.0).value < first.value
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.touch()  # a file where the folder should be
+    assert steps.of_budget(config, data, "20m", CPU, 0.0).value < first.value and not measured
+
+
 def test_neither_too_few_nor_too_many(measured: list[Times]) -> None:
     data = load_dataset(Config().data, supervised_only=False)
     measured += [Times(1, 10, 0, 0), Times(1, 0.01, 0, 0)]

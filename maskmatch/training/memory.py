@@ -31,6 +31,7 @@ from maskmatch.training.step import TrainStep, make_method
 
 MIB = 2**20
 WIDTH = 46  # of the first column
+KEPT = "of it the pool of the CUDA graphs, kept"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Memory:
     @property
     def peak(self) -> int:
         return sum(vars(self).values())
+
+    @property
+    def pool(self) -> int:
+        """What a step makes and frees again: a CUDA graph of it keeps that from its first replay to its last."""
+        return self.gradients + self.activations
 
 
 # FakeTensorMode knows nothing of fused optimizers whose learning rate is a tensor, and would run them on real ones.
@@ -108,14 +114,18 @@ def measure_memory(config: Config, num_classes: int) -> Memory:
 
 def _on_a_gpu(memory: Memory, config: Config, network: nn.Module) -> Memory:
     """With what a step on a GPU keeps besides: the teacher's folded weights, and the batch that a graph reads."""
-    train = config.train
-    if not (train.device.startswith("cuda") or (train.device == "auto" and torch.cuda.is_available())):
+    if not _plans_for_a_gpu(config):
         return memory
     folded = 0
     if has_batchnorm(network) and not config.method.supervised_only:  # at most: of convolutions without one, too
         folded = _bytes(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
-    batches = 1 if train.graph is False else 2
+    batches = 1 if config.train.graph is False else 2
     return replace(memory, teacher=memory.teacher + folded, batch=batches * memory.batch)
+
+
+def _plans_for_a_gpu(config: Config) -> bool:
+    device = config.train.device
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
 
 
 def _track(step: TrainStep, network: nn.Module, teacher: nn.Module, batches: list[Batch]) -> Memory:
@@ -163,7 +173,10 @@ def _report(config: Config) -> str:
     ]
     parts = PARTS | ({"baseline": "supervised-only baseline"} if memory.baseline else {})
     lines += [f"  {name:<{WIDTH}}{_megabytes(getattr(memory, field))}" for field, name in parts.items()]
-    lines += [f"  {'peak':<{WIDTH}}{_megabytes(memory.peak)}", "", "With one switch set otherwise:"]
+    lines += [f"  {'peak':<{WIDTH}}{_megabytes(memory.peak)}"]
+    if _plans_for_a_gpu(config) and train.graph is not False:
+        lines.append(f"  {KEPT:<{WIDTH}}{_megabytes(memory.pool)}")
+    lines += ["", "With one switch set otherwise:"]
     for switches, other in _variants(config):
         try:
             peak = measure_memory(other, num_classes).peak

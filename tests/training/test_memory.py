@@ -120,10 +120,17 @@ def test_what_the_switches_save():
 def test_dry_run_plans_for_a_gpu_without_one(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--data.name", "folder", "--data.num_classes", "4", "--data.crop_size", "64"]
-    assert main([*options, "--dry_run", "--train.device", "cuda", "--train.precision", "fp16"]) == 0
+    options += ["--dry_run", "--train.device", "cuda", "--train.precision", "fp16"]
+    assert main(options) == 0
     out = capsys.readouterr().out
     for words in ("8 labelled", "64 x 64, fp16", "teacher", "peak", "--train.checkpoint_activations true", "MiB"):
         assert words in out
+    sizes = {line[:48].strip(): float(line[48:].split()[0]) for line in out.splitlines() if "MiB" in line}
+    made = sizes["gradients"] + sizes["activations and temporaries"]
+    assert sizes["of it the pool of the CUDA graphs, kept"] == pytest.approx(made, abs=1)
+    monkeypatch.setattr("maskmatch.training.memory._variants", lambda config: [])
+    assert main([*options, "--train.graph", "false"]) == 0
+    assert "CUDA graphs" not in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 

@@ -73,28 +73,41 @@ def _of_network(machine: Machine, side: int, yours: Mapping[str, Any]) -> list[C
     given = yours.get("model.encoder_weights")
     weights = {} if given is not None or side < TINY else {name: cached_weights(name) for name in candidates}
     encoder = next((name for name in candidates if weights.get(name)), candidates[0])
-    arch = Choice("model.arch", "deeplabv3plus", f"for {where}")
     if given not in (None, "none") or weights.get(encoder):
-        choices = [arch, Choice("model.encoder", encoder, f"of a size for {where}, with ImageNet weights")]
+        choices = [Choice("model.encoder", encoder, f"of a size for {where}, with ImageNet weights")]
         if given is None:
             choices.append(Choice("model.encoder_weights", str(weights[encoder]), "found on this machine"))
-        return choices + _of_optimizer(machine, 2e-4, 4, 2.5, "gentle with what was learned from ImageNet")
+        return [_decoder(machine), *choices, *_of_finetuning(machine)]
     reason = (
         f"the images' side is {side} pixels, so a small network learns from scratch"
         if side < TINY
         else f"a small network learns from scratch, as no ImageNet weights of {', '.join(candidates)} are on this "
         "machine; model.encoder_weights imagenet downloads them"
     )
-    return [arch, Choice("model.encoder", FROM_SCRATCH, reason), *_of_optimizer(machine, 3e-3, 8, 1.0, "from scratch")]
+    arch = Choice("model.arch", "deeplabv3plus", f"for {where}")
+    return [arch, Choice("model.encoder", FROM_SCRATCH, reason), *_of_optimizer(machine, 3e-3, 8, "from scratch")]
 
 
-def _of_optimizer(machine: Machine, lr: float, batch: int, head: float, reason: str) -> list[Choice]:
-    own = 8 if machine.gpu else 4
+def _decoder(machine: Machine) -> Choice:
+    """Of an encoder that knows ImageNet: on a CPU, which affords few steps, one that learns in few."""
+    if machine.gpu:
+        return Choice("model.arch", "deeplabv3plus", "for a GPU")
+    return Choice("model.arch", "segformer", "a light decoder, which learns in the few steps that a CPU affords")
+
+
+def _of_finetuning(machine: Machine) -> list[Choice]:
+    gentle = "gentle with what was learned from ImageNet"
+    if machine.gpu:
+        head = Choice("train.head_lr_multiplier", 2.5, "the head starts at random")
+        return [*_of_optimizer(machine, 2e-4, 4, gentle), head]
+    return _of_optimizer(machine, 5e-4, 4, f"{gentle}, and enough for few steps")
+
+
+def _of_optimizer(machine: Machine, lr: float, batch: int, reason: str) -> list[Choice]:
     return [
-        Choice("train.batch_size", own, "labelled images a step, and as many without masks"),
+        Choice("train.batch_size", 8 if machine.gpu else 4, "labelled images a step, and as many without masks"),
         Choice("train.lr", lr, f"for {batch} of them a step; {reason}"),
         Choice("train.lr_batch_size", batch, "the batch that the learning rate is for"),
-        Choice("train.head_lr_multiplier", head, "the head starts at random" if head != 1 else "all starts at random"),
     ]
 
 

@@ -61,6 +61,7 @@ def test_with_weights_and_without(hub: Path) -> None:
     found = chosen(CPU, 240)
     assert (found["model.encoder"], found["model.encoder_weights"]) == (LITE, str(file))
     assert found["train.lr"] < without["train.lr"]
+    assert found["model.arch"] == "segformer"
     assert chosen(CPU, 48) == without  # of which a deep network would leave nothing
     assert "model.encoder_weights" not in chosen(CPU, 240, encoder_weights="none")
     assert chosen(CPU, 240, encoder_weights="my.pth")["train.lr"] == found["train.lr"]

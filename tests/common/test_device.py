@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from maskmatch.commands import evaluate, predict, train
 from maskmatch.common.device import find_device, shapes_stay
 from maskmatch.common.errors import UserError
 
@@ -111,25 +113,39 @@ def test_each_process_has_a_gpu_of_its_own(gpus) -> None:
         find_device("cuda", "device", local_rank=2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("device", ["cuda:1", "gpu"])
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
-def test_every_command_says_it_in_one_line(command: str, device: str, run: Path, tmp_path: Path) -> None:
-    """With the devices hidden, as on a machine that has none."""
+def of_a_command(command: str, device: str, run: Path, out: Path) -> list[str]:
     options = {
         "train": ["--train.device", device],
         "evaluate": [str(run), "--device", device],
-        "predict": [str(run), str(tmp_path), "--device", device],
-    }[command]
+        "predict": [str(run), str(out.parent), "--device", device],
+    }
+    return [*options[command], "--output", str(out)]
+
+
+COMMANDS = {"train": train.main, "evaluate": evaluate.main, "predict": predict.main}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_it_in_one_line(
+    command: str, run: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    assert "device must be" in refusal(COMMANDS[command], *of_a_command(command, "gpu", run, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_without_a_device(command: str, run: Path, tmp_path: Path) -> None:
+    """With the devices hidden, as on a machine that has none."""
     done = subprocess.run(
-        [sys.executable, "-m", f"maskmatch.{command}", *options, "--output", str(tmp_path / "out")],
+        [sys.executable, "-m", f"maskmatch.{command}", *of_a_command(command, "cuda:1", run, tmp_path / "out")],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert f"device {'must be' if device == 'gpu' else 'is ' + device}" in line
+    assert "device is cuda:1" in line
     assert not (tmp_path / "out").exists()
 
 

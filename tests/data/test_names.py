@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskmatch.commands.command_line import run
+from maskmatch.commands.evaluate import main as evaluate
 from maskmatch.commands.predict import _arguments
+from maskmatch.commands.predict import main as predict
+from maskmatch.commands.report import main as report
 from maskmatch.commands.split import main as split
+from maskmatch.commands.train import main as train
 from maskmatch.common.errors import UserError
 from maskmatch.config import Config, DataConfig
 from maskmatch.data import Pair, fingerprint, load_dataset
@@ -79,30 +84,31 @@ def test_a_split_of_such_names(named: DataConfig) -> None:
     assert len({fingerprint(dataset, seed=seed, global_batch=1)["labeled"]["sha256"] for seed in (1, 2)}) == 1
 
 
-def command(module: str, *arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", f"maskmatch.{module}", *map(str, arguments)]
-    done = subprocess.run(line, capture_output=True, timeout=300)
-    assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
-    return done
-
-
 @pytest.mark.slow
-def test_every_command_with_such_names(named: DataConfig, tmp_path: Path) -> None:
+def test_every_command_with_such_names(named: DataConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One of them in a process of its own, whose output has an encoding of its own."""
     root = Path(str(named.root))
     first = root / f"images/{NAMES[0]}.png"
     (root / os.fsdecode(b"images/copy\xfe.png")).write_bytes(first.read_bytes())
-    done = command("check_data", *options(named), "--output", tmp_path / "check")
+    line = [sys.executable, "-m", "maskmatch.check_data", *options(named), "--output", str(tmp_path / "check")]
+    done = subprocess.run(line, capture_output=True, timeout=300)
+    assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     assert done.returncode == 0 and rb"stra\xdfe.png = " in done.stdout
     assert b"stra\xdfe.png = " in (tmp_path / "check/findings.txt").read_bytes()
-    assert command("split", *options(named), "--labeled", "5", "--val", "1").returncode == 0
+
+    def call(main: Callable[[list[str]], int], *arguments: object) -> None:
+        assert main(list(map(str, arguments))) == 0
+        assert "Traceback" not in capfd.readouterr().err
+
+    call(split, *options(named), "--labeled", "5", "--val", "1")
     small = ["--train.batch_size", "2", "--data.crop_size", "32"]
     fast = [*options(named), *small, "--data.split", "5", "--train.steps", "1", "--output", tmp_path / "run"]
-    assert command("train", *fast).returncode == 0
-    assert command("train", *fast, "--resume", "--train.steps", "2").returncode == 0
-    assert command("evaluate", tmp_path / "run").returncode == 0
-    assert command("report", tmp_path / "run").returncode == 0
-    done = command("predict", tmp_path / "run", root / "images", "--pseudo_labels", "--output", tmp_path / "out")
-    assert done.returncode == 0 and (tmp_path / f"out/labels/{NAMES[0]}.png").is_file()
+    call(train, *fast)
+    call(train, *fast, "--resume", "--train.steps", "2")
+    call(evaluate, tmp_path / "run")
+    call(report, tmp_path / "run")
+    call(predict, tmp_path / "run", root / "images", "--pseudo_labels", "--output", tmp_path / "out")
+    assert (tmp_path / f"out/labels/{NAMES[0]}.png").is_file()
     pseudo = DataConfig(name="folder", root=str(root), labeled=str(tmp_path / "out/pseudo_labels.txt"), num_classes=2)
     assert len(load_dataset(pseudo, supervised_only=True, incomplete=True).labeled) == len(NAMES) + 1
 

@@ -12,7 +12,7 @@ import argparse
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jsonargparse
@@ -102,7 +102,7 @@ def commands(page: str) -> Iterator[list[str]]:
             words = words[end + 1 :] if end == len(words) or words[end] != ">" else words[end + 2 :]
 
 
-def readings(words: list[str]) -> Iterator[list[str]]:
+def readings(words: Sequence[str]) -> Iterator[list[str]]:
     """What a reader may type for `[--option VALUE]`, `A|B`, `...`, `N` and `S`: each choice once."""
     typed: list[str] = []
     for word in words:
@@ -262,18 +262,20 @@ def known_options(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 def test_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """What begins with -- in backquotes is an option of a command, which takes its value where one stands there."""
     known = known_options(monkeypatch)
+    typed: dict[tuple[str, ...], str] = {}  # and a page that has it
     for page in PAGES:
         for text in in_backquotes(page):
-            words = shlex.split(text) if text.startswith("--") else []
+            words = tuple(shlex.split(text)) if text.startswith("--") else ()
             if len(words) == 1 and words[0] not in NOT_OURS:
                 assert any(words[0] in names for names in known), f"{page}: no command has {text}"
             elif len(words) > 1:
-                starts = [start for start, names in zip(STARTS, known, strict=True) if words[0] in names]
-                for reading in readings(words):
-                    assert any(taken(start, reading, monkeypatch) for start in starts), f"{page}: {reading}"
+                typed |= {tuple(reading): page for reading in readings(words)}
+    for words, page in typed.items():
+        starts = [start for start, names in zip(STARTS, known, strict=True) if words[0] in names]
+        assert any(taken(start, words, monkeypatch) for start in starts), f"{page}: {words}"
 
 
-def taken(start: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
+def taken(start: list[str], words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     least = LEAST.get(start[1].removeprefix("benchmarks/"), [])
     try:
         parsed([*start, *least, *words], monkeypatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -58,6 +59,12 @@ GRADIENT_TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-3, torch.bfloat16: 
 
 # Where some classes are too unlikely to matter, where nearly all are, and where powers would not fit a float.
 SPREADS = [12.0, 50.0, 4e3]
+
+
+def leave_out_all_but_pairs(slow: bool, *numbers: int, of: int) -> None:
+    """Where a case takes seconds: any two of the options' values, counted by these numbers, meet, not any three."""
+    if slow and sum(numbers) % of:
+        pytest.skip("any two of its options meet in another case")
 
 
 def draw_logits(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0, spread: float = 3.0) -> Tensor:

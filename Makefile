@@ -56,13 +56,15 @@ sanitize: .venv/installed
 # build/, each with its own torch: gigabytes.
 RESOLUTION_oldest := lowest-direct
 RESOLUTION_newest := highest
+TESTS_oldest := test
+TESTS_newest := test,trainers
 UV := build/uv/bin/uv
 oldest newest: $(UV)
 	$(UV) pip compile --quiet pyproject.toml --extra dali-cuda13 --extra export --python build/uv/bin/python \
 	    --resolution $(RESOLUTION_$@) --upgrade -o build/$@.txt
 	$(UV) venv --quiet --clear --python build/uv/bin/python build/$@
 	$(UV) pip install --quiet --python build/$@ -r build/$@.txt "setuptools>=77" ninja cmake
-	$(UV) pip install --quiet --python build/$@ -c build/$@.txt --no-build-isolation -e ".[test]"
+	$(UV) pip install --quiet --python build/$@ -c build/$@.txt --no-build-isolation -e ".[$(TESTS_$@)]"
 	OMP_NUM_THREADS=1 build/$@/bin/python -m pytest -m "not slow"
 
 # Older releases of torch in place of the installed one, whose compiler differs. They stay under build/ too.
@@ -106,7 +108,7 @@ DALI_EXTRA := import torch; print(f"[dali-cuda{torch.version.cuda[:2]}]" if torc
 	touch $@
 
 .venv/installed: .venv/torch setup.py CMakeLists.txt $(CSRC)
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test,trainers]"
 	touch $@
 
 # A source distribution and, built from that, a wheel with both libraries (with the CPU's alone where nvcc is missing) that

@@ -84,9 +84,9 @@ def _predict(argv: Sequence[str]) -> int:
         _list_pseudo_labels(folder, [(one.path, one.name) for one in inputs if not one.is_video])
     for failure in failures:
         print(f"skipped: {failure}", file=sys.stderr)
-    there = f", {output.there} were there already" if output.there else ""
+    there = f", {output.there} {'was' if output.there == 1 else 'were'} there already" if output.there else ""
     skipped = f", {len(failures)} skipped" if failures else ""
-    print(f"{output.written} images written to {folder}{there}{skipped}")
+    print(f"{output.written} {'image' if output.written == 1 else 'images'} written to {folder}{there}{skipped}")
     return 0 if output.written or output.there else EXIT_USER_ERROR
 
 

@@ -141,7 +141,7 @@ def test_what_is_there_is_left_alone(run, images, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.name != "predict.json"}
     capsys.readouterr()
     assert predict(run, images, "--output", out) == 0
-    assert "1 images written" in capsys.readouterr().out
+    assert "1 image written" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / "labels/b.png").exists()
     assert predict(run, images, "--output", out) == 0  # all there

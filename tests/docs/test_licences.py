@@ -24,11 +24,11 @@ def declared() -> set[str]:
     """Every package that pyproject.toml names, to build, to run, to export, to test."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lists = re.findall(
-        r"^(?:requires|dependencies|dali-cuda\d+|export|docs|test) = (\[[^\n]+\]$|\[\n.*?^\])",
+        r"^(?:requires|dependencies|dali-cuda\d+|export|docs|test|trainers) = (\[[^\n]+\]$|\[\n.*?^\])",
         text,
         re.MULTILINE | re.DOTALL,
     )
-    assert len(lists) == 7
+    assert len(lists) == 8
     requirements = [one for found in lists for one in ast.literal_eval(found)]
     return {re.split(r"[\[<>=;! ]", one)[0] for one in requirements} - {"maskmatch"}
 

@@ -55,14 +55,25 @@ def pseudo_label_kernel(
         # Likely at one node and 100 log2 units below at the next, or NaN: row by row, with maxima of the pixels.
         two: tl.constexpr = (2,) * len(shifted)
         for y in range(first, tl.minimum(first + ROWS, height)):
-            row_places = _places(y, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, two, 1)
-            row_largest, row_sums = _sums(
-                images, row_places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, two, True
+            write_with_maxima(
+                images, label, confidence, y, x, weights, heights, widths, classes, height, width,
+                AVERAGE_LOGITS, ALIGN_CORNERS, INDEX, two, 1,
             )  # fmt: skip
-            _write_best(
-                images, row_places, row_largest, row_sums, label, confidence, y, x, weights, heights, widths,
-                classes, height, width, AVERAGE_LOGITS, INDEX, two, True,
-            )  # fmt: skip
+
+
+@triton.jit
+def write_with_maxima(
+    images, label, confidence, first, x, weights, heights, widths, classes, height, width,
+    AVERAGE_LOGITS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
+    LEVELS: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Label and confidence of pixels x of ROWS rows from `first` on, whatever their logits."""
+    places = _places(first, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, LEVELS, ROWS)
+    largest, sums = _sums(images, places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, LEVELS, True)
+    _write_best(
+        images, places, largest, sums, label, confidence, first, x, weights, heights, widths, classes, height,
+        width, AVERAGE_LOGITS, INDEX, LEVELS, True,
+    )  # fmt: skip
 
 
 @triton.jit

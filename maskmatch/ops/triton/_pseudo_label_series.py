@@ -2,8 +2,8 @@
 
 Between two input rows a resized logit is linear down a column, so that its power is a geometric series: two exponentials
 where a column of pixels passes an input row, and a multiplication a pixel. Powers are of shifted logits, see
-_shifted_logits.py, and stay in registers: a tensor [classes, columns] has its classes in a thread's registers and the
-lanes that columns leave over.
+_shifted_logits.py, with the classes of a node side by side. LANES threads share a pixel, with OWN classes each, whose
+powers and ratios are tensors [LANES, COLUMNS], a register each.
 """
 
 # mypy: disable-error-code="assignment"
@@ -22,7 +22,7 @@ _LARGEST_POWER = tl.constexpr(2.0**100)
 """Of logit 0, so that a series may begin at a power far below and still have all its digits."""
 _STEEPEST = tl.constexpr(100.0)
 """How far, in log2 units, a logit may move from an input row to the next: a power that cannot be told from zero at one
-of them stays 2^-126 below the largest."""
+of them stays below 2^-126 of the largest at the other."""
 _LEAST_SUM = tl.constexpr(2.0**4)
 """To which such powers add nothing: 2^-96 of the largest."""
 
@@ -31,14 +31,14 @@ _LEAST_SUM = tl.constexpr(2.0**4)
 def pseudo_label_series_kernel(
     shifted, label, confidence, weights, heights, widths, height: tl.int32, width: tl.int32,
     CLASSES: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    OWN: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ROWS_WITH_MAXIMA: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
     """Label and confidence of ROWS x COLUMNS pixels.
 
-    shifted, label, confidence, weights, heights, widths, height, width: as of pseudo_label_kernel.
-    PARTS: powers of two, how many classes each tensor has; together at least CLASSES.
-    ROWS_WITH_MAXIMA, LEVELS: where classes are hidden in places, so many rows at a time, and the input rows they reach.
+    shifted: S pointers, [N, h_s, w_s + 1, LANES * OWN] fp32, as _shifted_logits.py describes them.
+    label, confidence, weights, heights, widths, height, width: as of pseudo_label_kernel.
+    ROWS_WITH_MAXIMA, LEVELS: where a series would not do, so many rows at a time, and the input rows that they reach.
     """
     program = tl.program_id(0)
     column_blocks = tl.cdiv(width, COLUMNS)
@@ -54,28 +54,27 @@ def pseudo_label_series_kernel(
         left, _right, across = sample(tl.minimum(x, width - 1), widths[s], width, ALIGN_CORNERS, INDEX)
         row, _next, _down = sample(first, heights[s], height, ALIGN_CORNERS, INDEX)
         before = first < first_output(0, heights[s], height, ALIGN_CORNERS, INDEX)
-        images += (shifted[s] + n * CLASSES * heights[s] * (widths[s] + 1),)
+        images += (shifted[s] + n * heights[s] * (widths[s] + 1) * (LANES * OWN),)
         lefts += (left[None, :],)
         shares_right += (across[None, :],)
         cells += (row - 1 - before.to(INDEX),)  # the one before that of the first row
-        ends += (first.to(INDEX),)
-        for p in tl.static_range(len(PARTS)):
-            powers += (tl.zeros([PARTS[p], COLUMNS], tl.float32),)
-            ratios += (tl.zeros([PARTS[p], COLUMNS], tl.float32),)
-    steepest = tl.zeros([COLUMNS], tl.float32)
+        ends += (tl.cast(first, INDEX),)
+        for _ in tl.static_range(OWN):
+            powers += (tl.zeros([LANES, COLUMNS], tl.float32),)
+            ratios += (tl.zeros([LANES, COLUMNS], tl.float32),)
+    steepest = tl.zeros([LANES, COLUMNS], tl.float32)
     enough = x >= 0
     for y in range(first, tl.minimum(first + ROWS, height)):
         next_cells, next_ends, next_powers, next_ratios = (), (), (), ()
         for s in tl.static_range(len(shifted)):
             cell, end = cells[s], ends[s]
-            own_powers = powers[s * len(PARTS) : (s + 1) * len(PARTS)]
-            own_ratios = ratios[s * len(PARTS) : (s + 1) * len(PARTS)]
+            own_powers, own_ratios = powers[s * OWN : (s + 1) * OWN], ratios[s * OWN : (s + 1) * OWN]
             if y == end:
                 cell += 1
                 end = first_output(cell + 1, heights[s], height, ALIGN_CORNERS, INDEX)
                 own_powers, own_ratios, steepest = _begin(
                     images[s], lefts[s], shares_right[s], cell, y, heights[s], widths[s], height, steepest,
-                    CLASSES, ALIGN_CORNERS, INDEX, PARTS,
+                    ALIGN_CORNERS, INDEX, OWN, LANES,
                 )  # fmt: skip
             else:
                 own_powers = _go_on(own_powers, own_ratios)
@@ -84,87 +83,74 @@ def pseudo_label_series_kernel(
             next_powers += own_powers
             next_ratios += own_ratios
         cells, ends, powers, ratios = next_cells, next_ends, next_powers, next_ratios
-        best, index, large = _best(powers, weights, PARTS, CLASSES)
+        best, index, large = _best(powers, weights, OWN, LANES)
         enough &= large
         pixel = tl.cast(y, tl.int64) * width + x
         tl.store(label + pixel, index.to(tl.uint8), mask=x < width)
         tl.store(confidence + pixel, best, mask=x < width)
-    if tl.min((enough & (steepest <= _STEEPEST)).to(tl.int32), axis=0) == 0:
+    enough &= tl.max(steepest, axis=0) <= _STEEPEST
+    if tl.min(enough.to(tl.int32), axis=0) == 0:
         tl.debug_barrier()  # what is written above is written again
         for y in range(first, tl.minimum(first + ROWS, height), ROWS_WITH_MAXIMA):
             write_with_maxima(
                 images, label, confidence, y, x, weights, heights, widths, CLASSES, height, width,
-                False, ALIGN_CORNERS, INDEX, LEVELS, ROWS_WITH_MAXIMA,
+                False, ALIGN_CORNERS, INDEX, LEVELS, ROWS_WITH_MAXIMA, LANES * OWN,
             )  # fmt: skip
 
 
 @triton.jit
 def _begin(
     image, left, across, cell, y, input_height, input_width, height, steepest,
-    CLASSES: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, PARTS: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, OWN: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Powers at row y and their ratios from row to row in a cell, and how steep the steepest logit was."""
     line = tl.cast(input_width, INDEX) + 1
-    above = tl.maximum(cell, 0) * line + left
-    below = tl.minimum(cell + 1, input_height - 1) * line + left
+    lane = tl.arange(0, LANES)[:, None] * OWN
+    above = image + (tl.maximum(cell, 0) * line + left) * (LANES * OWN) + lane
+    below = image + (tl.minimum(cell + 1, input_height - 1) * line + left) * (LANES * OWN) + lane
     _row, _next, down = sample(y, input_height, height, ALIGN_CORNERS, INDEX)
     if ALIGN_CORNERS:
-        step = (input_height - 1).to(tl.float32) / tl.maximum(height - 1, 1).to(tl.float32)
+        step = tl.cast(input_height - 1, tl.float32) / tl.cast(tl.maximum(height - 1, 1), tl.float32)
     else:
-        step = input_height.to(tl.float32) / height.to(tl.float32)
+        step = tl.cast(input_height, tl.float32) / tl.cast(height, tl.float32)
     powers, ratios = (), ()
-    for p in tl.static_range(len(PARTS)):
-        c = _first_of(p, PARTS) + tl.arange(0, PARTS[p])
-        there = c < CLASSES
-        plane = image + tl.minimum(c, CLASSES - 1).to(INDEX)[:, None] * (input_height * line)
-        top = between_columns(plane + above, across)
-        slope = between_columns(plane + below, across) - top
-        power = tl.exp2(tl.fma(slope, down, top)) * _LARGEST_POWER
-        powers += (tl.where(there[:, None], power, 0.0),)
+    for i in tl.static_range(OWN):
+        top = between_columns(above + i, across, LANES * OWN)
+        slope = between_columns(below + i, across, LANES * OWN) - top
+        powers += (tl.exp2(tl.fma(slope, down, top)) * _LARGEST_POWER,)
         ratios += (tl.exp2(slope * step),)
-        steepest = tl.maximum(steepest, tl.max(tl.abs(slope), axis=0))
+        steepest = tl.maximum(steepest, tl.abs(slope))
     return powers, ratios, steepest
-
-
-@triton.jit
-def _first_of(p: tl.constexpr, PARTS: tl.constexpr):
-    """The first class of a part."""
-    first = 0
-    for before in tl.static_range(p):
-        first += PARTS[before]
-    return first
 
 
 @triton.jit
 def _go_on(powers, ratios):
     """One row further."""
     further = ()
-    for p in tl.static_range(len(powers)):
-        further += (powers[p] * ratios[p],)
+    for i in tl.static_range(len(powers)):
+        further += (powers[i] * ratios[i],)
     return further
 
 
 @triton.jit
-def _best(powers, weights, PARTS: tl.constexpr, CLASSES: tl.constexpr):
+def _best(powers, weights, OWN: tl.constexpr, LANES: tl.constexpr):
     """The highest mean probability, the lowest class that has it, and whether all sums of powers are large enough."""
     shares = ()
     large = True
     for s in tl.static_range(len(weights)):
-        total = 0.0
-        for p in tl.static_range(len(PARTS)):
-            total += tl.sum(powers[s * len(PARTS) + p], axis=0)
+        total, other = powers[s * OWN], tl.zeros_like(powers[0])  # two chains of additions
+        for i in tl.static_range(1, OWN):
+            total, other = other + powers[s * OWN + i], total
+        total = tl.sum(total + other, axis=0)
         large &= total >= _LEAST_SUM
         shares += ((weights[s] / total)[None, :],)
-    means = ()
-    best = -1.0
-    for p in tl.static_range(len(PARTS)):
-        mean = powers[p] * shares[0]
+    best, own = tl.full(powers[0].shape, -1.0, tl.float32), tl.zeros(powers[0].shape, tl.int32)
+    for i in tl.static_range(OWN):
+        mean = powers[i] * shares[0]
         for s in tl.static_range(1, len(weights)):
-            mean = tl.fma(powers[s * len(PARTS) + p], shares[s], mean)
-        means += (mean,)
-        best = tl.maximum(best, tl.max(mean, axis=0))
-    index = CLASSES - 1
-    for p in tl.static_range(len(PARTS)):
-        c = _first_of(p, PARTS) + tl.arange(0, PARTS[p])
-        index = tl.minimum(index, tl.min(tl.where(means[p] == best[None, :], c[:, None], CLASSES - 1), axis=0))
-    return best, index, large
+            mean = tl.fma(powers[s * OWN + i], shares[s], mean)
+        own = tl.where(mean > best, i, own)
+        best = tl.maximum(mean, best)
+    highest = tl.max(best, axis=0)
+    label = tl.arange(0, LANES)[:, None] * OWN + own
+    return highest, tl.min(tl.where(best == highest[None, :], label, LANES * OWN), axis=0), large

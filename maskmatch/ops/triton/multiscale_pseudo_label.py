@@ -51,40 +51,33 @@ def multiscale_pseudo_label(
     form = form_of(classes, heights, height, average)
     _backend.ran("triton", "multiscale_pseudo_label", form)
     with on_device_of(label):
-        data = shift_logits(logits, mirrored, index), label, confidence, tuple(weights), heights, widths
         if form == "series":
-            rows, columns = _SERIES_ROWS, series_columns(classes, len(logits))
-            rows_with_maxima, levels = tile_rows(heights, height, align_corners, most=_LANES // columns)
+            rows, lanes = _SERIES_ROWS, series_lanes(classes, len(logits))
+            own, columns = triton.cdiv(classes, lanes), _LANES // lanes
+            rows_with_maxima, levels = tile_rows(heights, height, align_corners, most=lanes)
             pseudo_label_series_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, columns),)](
-                *data, height, width, classes, align_corners, index, series_parts(classes, columns), rows, columns,
-                rows_with_maxima, levels, num_warps=1, maxnreg=_SERIES_REGISTERS,
+                shift_logits(logits, mirrored, index, own * lanes), label, confidence, tuple(weights), heights, widths,
+                height, width, classes, align_corners, index, own, lanes, rows, columns, rows_with_maxima, levels,
+                num_warps=1, maxnreg=_SERIES_REGISTERS,
             )  # fmt: skip
         else:
             rows, levels = tile_rows(heights, height, align_corners)
             pseudo_label_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, _COLUMNS),)](
-                *data, classes, height, width, average == "logit", align_corners, index, levels, rows, _COLUMNS,
-                num_warps=_WARPS,
+                shift_logits(logits, mirrored, index), label, confidence, tuple(weights), heights, widths, classes,
+                height, width, average == "logit", align_corners, index, levels, rows, _COLUMNS, num_warps=_WARPS,
             )  # fmt: skip
     return label, confidence
 
 
 def form_of(classes: int, heights: Sequence[int], height: int, average: str) -> str:
     """`series` where probabilities are averaged, input rows lie two rows of pixels or more apart, and lanes suffice."""
-    fits = series_columns(classes, len(heights)) >= 1
+    fits = series_lanes(classes, len(heights)) <= _LANES
     return "series" if fits and average == "probability" and 2 * max(heights) <= height else "general"
 
 
-def series_columns(classes: int, scales: int) -> int:
-    """Columns of a strip, a power of two: the other lanes share the classes of a pixel. 0 where all do not suffice."""
-    lanes = triton.next_power_of_2(triton.cdiv(classes * scales, _SERIES_OF_A_LANE))
-    return _LANES // lanes
-
-
-def series_parts(classes: int, columns: int) -> tuple[int, ...]:
-    """The classes as powers of two, the largest first, each a multiple of the lanes of a pixel."""
-    lanes = _LANES // columns
-    of_a_lane = triton.cdiv(classes, lanes)
-    return tuple(lanes << bit for bit in reversed(range(of_a_lane.bit_length())) if of_a_lane >> bit & 1)
+def series_lanes(classes: int, scales: int) -> int:
+    """How many threads, a power of two, share a pixel's classes."""
+    return triton.next_power_of_2(triton.cdiv(classes * scales, _SERIES_OF_A_LANE))
 
 
 def tile_rows(

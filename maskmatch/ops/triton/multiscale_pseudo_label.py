@@ -23,7 +23,8 @@ _ROWS = 8  # of a tile, or fewer where they would reach more input rows than thi
 _MAX_LEVELS = 4
 
 _LANES = 32
-_SERIES_ROWS = 16  # of a strip: what a series loses to rounding grows with its length
+_SERIES_ROWS = 20  # of a strip: what a series loses to rounding grows with its length
+_SERIES_ROWS_WITH_MAXIMA = 4  # of a strip that is done again, at a time, at most; its rows are a multiple
 _SERIES_OF_A_LANE = 64  # each is a power and a ratio, in a register each
 _SERIES_REGISTERS = 168  # a thread may take; left alone, ptxas stops at 128 and may spill
 
@@ -54,7 +55,8 @@ def multiscale_pseudo_label(
         if form == "series":
             rows, lanes = _SERIES_ROWS, series_lanes(classes, len(logits))
             own, columns = triton.cdiv(classes, lanes), _LANES // lanes
-            rows_with_maxima, levels = tile_rows(heights, height, align_corners, most=lanes)
+            most = min(lanes, _SERIES_ROWS_WITH_MAXIMA)
+            rows_with_maxima, levels = tile_rows(heights, height, align_corners, most)
             pseudo_label_series_kernel[(count * triton.cdiv(height, rows) * triton.cdiv(width, columns),)](
                 shift_logits(logits, mirrored, index, own * lanes), label, confidence, tuple(weights), heights, widths,
                 height, width, classes, align_corners, index, own, lanes, rows, columns, rows_with_maxima, levels,

@@ -29,7 +29,9 @@ from benchmarks.speed.ops_cases import GPU_SCALES, GPU_SHAPES
 
 ARCHITECTURE = 90
 KERNELS = Path(__file__).resolve().parents[2] / "maskmatch" / "ops" / "triton"
-SERIES, TILE, SHIFT = (KERNELS / f"_{name}.py" for name in ("pseudo_label_series", "pseudo_label_tile", "shifted_logits"))
+SERIES, TILE, SHIFT = (
+    KERNELS / f"_{name}.py" for name in ("pseudo_label_series", "pseudo_label_tile", "shifted_logits")
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,6 @@ class Compiled:
 
 def compiled(shape: str, form: str) -> list[Compiled]:
     """The kernels that label a batch of one of GPU_SHAPES in one form, `series` or `general`."""
-    import triton
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
@@ -80,7 +81,6 @@ def compiled(shape: str, form: str) -> list[Compiled]:
         labels.multiscale_pseudo_label(logits, side, side, [0] * len(sides), third, "probability", False)
     finally:
         JITFunction.run, labels.form_of, driver._active = launch, chosen, active
-    assert triton.knobs.nvidia.nvdisasm.path
     return found
 
 
@@ -93,12 +93,9 @@ def _read(kernel: Any, grid: int, constants: dict[str, Any]) -> Compiled:
         (blocks,) = machine_code.disassemble(cubin, knobs.nvidia.nvdisasm.path).values()
         command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(cubin)]
         usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    registers = re.search(r"REG:(\d+)", usage)
-    assert registers, usage
+    (registers,) = re.findall(r"REG:(\d+)", usage)
     metadata = kernel.metadata
-    return Compiled(
-        metadata.name, blocks, int(registers[1]), metadata.shared, metadata.num_warps, grid, constants
-    )  # fmt: skip
+    return Compiled(metadata.name, blocks, int(registers), metadata.shared, metadata.num_warps, grid, constants)
 
 
 def line(file: Path, text: str) -> tuple[str, int]:
@@ -153,7 +150,9 @@ def executed(kernel: Compiled) -> dict[str, float]:
     maxima = line(TILE, "top = tl.maximum(")[1]
     for block in kernel.blocks:
         block.predicated.clear()  # a masked access is executed for the other lanes
-        block.rare |= any(file == str(TILE) and maxima <= number <= maxima + 2 for _, file, number in block.instructions)
+        block.rare |= any(
+            file == str(TILE) and maxima <= number <= maxima + 2 for _, file, number in block.instructions
+        )
     return machine_code.mix(kernel.blocks, machine_code.executions(kernel.blocks, counted(kernel)))
 
 

@@ -1,7 +1,7 @@
 """The fast kernel of multiscale_pseudo_label: a program walks down a strip of pixels, with all their classes at hand.
 
-Between two input rows a resized logit is linear down a column, so that its power is a geometric series: two exponentials
-where a column of pixels passes an input row, and a multiplication a pixel. Powers are of shifted logits, see
+Between two input rows a resized logit is linear down a column, so that its power is a geometric series: two
+exponentials where a column passes an input row, and a multiplication a pixel. Powers are of shifted logits, see
 _shifted_logits.py, with the classes of a node side by side. LANES threads share a pixel, with OWN classes each, whose
 powers and ratios are tensors [LANES, COLUMNS], a register each.
 """
@@ -41,29 +41,21 @@ def pseudo_label_series_kernel(
     ROWS_WITH_MAXIMA, LEVELS: where a series would not do, so many rows at a time, and the input rows that they reach.
     """
     program = tl.program_id(0)
-    column_blocks = tl.cdiv(width, COLUMNS)
-    row_blocks = tl.cdiv(height, ROWS)
+    column_blocks, row_blocks = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
     x = program % column_blocks * COLUMNS + tl.arange(0, COLUMNS)
     first = program // column_blocks % row_blocks * ROWS
     n = (program // column_blocks // row_blocks).to(tl.int64)
-    label += n * height * width
-    confidence += n * height * width
-    images, lefts, shares_right, cells, ends = (), (), (), (), ()
-    powers, ratios = (), ()
+    label, confidence = label + n * height * width, confidence + n * height * width
+    images, columns, cells, ends, powers, ratios = (), (), (), (), (), ()
     for s in tl.static_range(len(shifted)):
         left, _right, across = sample(tl.minimum(x, width - 1), widths[s], width, ALIGN_CORNERS, INDEX)
-        row, _next, _down = sample(first, heights[s], height, ALIGN_CORNERS, INDEX)
-        before = first < first_output(0, heights[s], height, ALIGN_CORNERS, INDEX)
         images += (shifted[s] + n * heights[s] * (widths[s] + 1) * (LANES * OWN),)
-        lefts += (left[None, :],)
-        shares_right += (across[None, :],)
-        cells += (row - 1 - before.to(INDEX),)  # the one before that of the first row
+        columns += ((left[None, :], across[None, :]),)
+        cells += (_cell_before(first, heights[s], height, ALIGN_CORNERS, INDEX),)
         ends += (tl.cast(first, INDEX),)
-        for _ in tl.static_range(OWN):
-            powers += (tl.zeros([LANES, COLUMNS], tl.float32),)
-            ratios += (tl.zeros([LANES, COLUMNS], tl.float32),)
-    steepest = tl.zeros([LANES, COLUMNS], tl.float32)
-    enough = x >= 0
+        powers += (tl.zeros([LANES, COLUMNS], tl.float32),) * OWN
+        ratios += (tl.zeros([LANES, COLUMNS], tl.float32),) * OWN
+    steepest, enough = tl.zeros([LANES, COLUMNS], tl.float32), x >= 0
     for y in range(first, tl.minimum(first + ROWS, height)):
         next_cells, next_ends, next_powers, next_ratios = (), (), (), ()
         for s in tl.static_range(len(shifted)):
@@ -73,8 +65,8 @@ def pseudo_label_series_kernel(
                 cell += 1
                 end = first_output(cell + 1, heights[s], height, ALIGN_CORNERS, INDEX)
                 own_powers, own_ratios, steepest = _begin(
-                    images[s], lefts[s], shares_right[s], cell, y, heights[s], widths[s], height, steepest,
-                    ALIGN_CORNERS, INDEX, OWN, LANES,
+                    images[s], columns[s], cell, y, heights[s], widths[s], height, steepest, ALIGN_CORNERS, INDEX, OWN,
+                    LANES,
                 )  # fmt: skip
             else:
                 own_powers = _go_on(own_powers, own_ratios)
@@ -88,8 +80,7 @@ def pseudo_label_series_kernel(
         pixel = tl.cast(y, tl.int64) * width + x
         tl.store(label + pixel, index.to(tl.uint8), mask=x < width)
         tl.store(confidence + pixel, best, mask=x < width)
-    enough &= tl.max(steepest, axis=0) <= _STEEPEST
-    if tl.min(enough.to(tl.int32), axis=0) == 0:
+    if tl.min((enough & (tl.max(steepest, axis=0) <= _STEEPEST)).to(tl.int32), axis=0) == 0:
         tl.debug_barrier()  # what is written above is written again
         for y in range(first, tl.minimum(first + ROWS, height), ROWS_WITH_MAXIMA):
             write_with_maxima(
@@ -99,11 +90,19 @@ def pseudo_label_series_kernel(
 
 
 @triton.jit
+def _cell_before(y, input_height, height, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr):
+    """The cell above that of row y, by the input row above it: -1 for pixels before the first, and -2 above those."""
+    row, _next, _down = sample(y, input_height, height, ALIGN_CORNERS, INDEX)
+    return row - 1 - (y < first_output(0, input_height, height, ALIGN_CORNERS, INDEX)).to(INDEX)
+
+
+@triton.jit
 def _begin(
-    image, left, across, cell, y, input_height, input_width, height, steepest,
+    image, column, cell, y, input_height, input_width, height, steepest,
     ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, OWN: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """Powers at row y and their ratios from row to row in a cell, and how steep the steepest logit was."""
+    left, across = column
     line = tl.cast(input_width, INDEX) + 1
     lane = tl.arange(0, LANES)[:, None] * OWN
     above = image + (tl.maximum(cell, 0) * line + left) * (LANES * OWN) + lane

@@ -75,12 +75,12 @@ def shift_kernel(
             source = logits[s] + n * strides[s][0] + at
             if PITCH:
                 target = shifted[s] + (n * nodes + node) * PITCH
-                _shift_nodes(source, tl.cast(strides[s][1], INDEX), target, 1, node < nodes, classes, PITCH, INDEX,
-                             BLOCK_CLASSES)  # fmt: skip
+                _shift_nodes(source, tl.cast(strides[s][1], INDEX), target, 1, node < nodes, classes, PITCH,
+                             INDEX, BLOCK_CLASSES)  # fmt: skip
             else:
                 target = shifted[s] + n * classes * nodes + node
-                _shift_nodes(source, tl.cast(strides[s][1], INDEX), target, nodes, node < nodes, classes, classes, INDEX,
-                             BLOCK_CLASSES)  # fmt: skip
+                _shift_nodes(source, tl.cast(strides[s][1], INDEX), target, nodes, node < nodes, classes, classes,
+                             INDEX, BLOCK_CLASSES)  # fmt: skip
         program -= count * blocks  # the next programs are the next scale's
 
 

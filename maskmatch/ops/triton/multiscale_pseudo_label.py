@@ -1,6 +1,6 @@
 """multiscale_pseudo_label in Triton: which of its two kernels runs, and what it is launched with.
 
-`series`, in _pseudo_label_series.py, is the fast one; `general`, in _pseudo_label_tile.py, takes every shape and option.
+`series` in _pseudo_label_series.py is the fast one; `general` in _pseudo_label_tile.py takes every shape and option.
 """
 
 from __future__ import annotations

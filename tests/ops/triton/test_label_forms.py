@@ -41,9 +41,7 @@ def check(
     flipped: list[bool] | None = None, align: bool = False,
 ) -> None:  # fmt: skip
     with use_backend("triton"):
-        label, confidence = multiscale_pseudo_label(
-            scales, size, weights=weights, flipped=flipped, align_corners=align
-        )
+        label, confidence = multiscale_pseudo_label(scales, size, weights=weights, flipped=flipped, align_corners=align)
     assert info()["triton_forms"]["multiscale_pseudo_label"] == form
     probability = exact(scales, size, weights or [1.0] * len(scales), flipped or [False] * len(scales), align)
     expected = probability.amax(1)

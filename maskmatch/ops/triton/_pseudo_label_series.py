@@ -53,8 +53,9 @@ def pseudo_label_series_kernel(
         columns += ((left[None, :], across[None, :]),)
         cells += (_cell_before(first, heights[s], height, ALIGN_CORNERS, INDEX),)
         ends += (tl.cast(first, INDEX),)
-        powers += (tl.zeros([LANES, COLUMNS], tl.float32),) * OWN
-        ratios += (tl.zeros([LANES, COLUMNS], tl.float32),) * OWN
+        for _ in tl.static_range(OWN):
+            powers += (tl.zeros([LANES, COLUMNS], tl.float32),)
+            ratios += (tl.zeros([LANES, COLUMNS], tl.float32),)
     steepest, enough = tl.zeros([LANES, COLUMNS], tl.float32), x >= 0
     for y in range(first, tl.minimum(first + ROWS, height)):
         next_cells, next_ends, next_powers, next_ratios = (), (), (), ()

@@ -20,6 +20,7 @@ _device_of = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}
 
 _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
 _problems: dict[str, str] = {}
+_last_forms: dict[str, dict[str, str]] = {"triton": {}}
 _warned = False
 
 
@@ -38,6 +39,11 @@ def register_compiled(operator: str, function: Callable[..., Any]) -> None:
 def cannot_run(backend: str, problem: str) -> None:
     """Say why a backend offers nothing here."""
     _problems[backend] = problem
+
+
+def ran(backend: str, operator: str, form: str) -> None:
+    """Keep for info() which of an operator's forms a backend has just taken."""
+    _last_forms[backend][operator] = form
 
 
 @contextmanager
@@ -142,8 +148,8 @@ def info() -> dict[str, Any]:
     """What was compiled and what is in use, for bug reports.
 
     `backend` is the choice, `available` what can be chosen, `problems` why the rest cannot be; `instruction_sets`
-    are those compiled for the CPU, `instruction_set` the one in use, `cuda_architectures` those compiled for, and
-    `cuda_forms` says which form of an operator ran last: `series` is the fast one.
+    are those compiled for the CPU, `instruction_set` the one in use, `cuda_architectures` those compiled for;
+    `cuda_forms` and `triton_forms` say which form of an operator ran last: `series` is the fast one.
     """
     sets, chosen, architectures, forms = [], None, [], {}
     if _library.problems["cpp"] is None:
@@ -160,6 +166,7 @@ def info() -> dict[str, Any]:
         "instruction_set": chosen,
         "cuda_architectures": architectures,
         "cuda_forms": forms,
+        "triton_forms": dict(_last_forms["triton"]),
     }
 
 

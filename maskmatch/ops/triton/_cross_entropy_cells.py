@@ -134,7 +134,7 @@ def _block_of_cells(
 @triton.jit
 def _resized(above, below, across, down):
     """Between the elements that above, below and their right neighbours point to."""
-    return blend(between_columns(above, across), between_columns(below, across), down)
+    return blend(between_columns(above, across, 1), between_columns(below, across, 1), down)
 
 
 @triton.jit

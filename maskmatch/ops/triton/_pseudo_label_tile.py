@@ -39,7 +39,7 @@ def pseudo_label_kernel(
         images += (shifted[s] + n * classes * heights[s] * (widths[s] + 1),)
     label += n * height * width
     confidence += n * height * width
-    places = _places(first, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, LEVELS, ROWS)
+    places = _places(first, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, LEVELS, ROWS, 1)
     largest, sums = _sums(
         images, places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, LEVELS, False
     )  # fmt: skip
@@ -55,26 +55,37 @@ def pseudo_label_kernel(
         # Likely at one node and 100 log2 units below at the next, or NaN: row by row, with maxima of the pixels.
         two: tl.constexpr = (2,) * len(shifted)
         for y in range(first, tl.minimum(first + ROWS, height)):
-            row_places = _places(y, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, two, 1)
-            row_largest, row_sums = _sums(
-                images, row_places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, two, True
+            write_with_maxima(
+                images, label, confidence, y, x, weights, heights, widths, classes, height, width,
+                AVERAGE_LOGITS, ALIGN_CORNERS, INDEX, two, 1, 1,
             )  # fmt: skip
-            _write_best(
-                images, row_places, row_largest, row_sums, label, confidence, y, x, weights, heights, widths,
-                classes, height, width, AVERAGE_LOGITS, INDEX, two, True,
-            )  # fmt: skip
+
+
+@triton.jit
+def write_with_maxima(
+    images, label, confidence, first, x, weights, heights, widths, classes, height, width,
+    AVERAGE_LOGITS: tl.constexpr, ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr,
+    LEVELS: tl.constexpr, ROWS: tl.constexpr, PITCH: tl.constexpr,
+):  # fmt: skip
+    """Label and confidence of pixels x of ROWS rows from `first` on, whatever their logits."""
+    places = _places(first, x, heights, widths, height, width, ALIGN_CORNERS, INDEX, LEVELS, ROWS, PITCH)
+    largest, sums = _sums(images, places, weights, heights, widths, classes, AVERAGE_LOGITS, INDEX, LEVELS, True)
+    _write_best(
+        images, places, largest, sums, label, confidence, first, x, weights, heights, widths, classes, height,
+        width, AVERAGE_LOGITS, INDEX, LEVELS, True,
+    )  # fmt: skip
 
 
 @triton.jit
 def _places(
     first, x, heights, widths, height, width,
-    ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr, PITCH: tl.constexpr,
 ):  # fmt: skip
     """For each scale where pixels x [COLUMNS] of ROWS rows from `first` on lie."""
     places = ()
     for s in tl.static_range(len(heights)):
         places += (
-            _place(first, x, heights[s], widths[s], height, width, ALIGN_CORNERS, INDEX, LEVELS[s], ROWS),
+            _place(first, x, heights[s], widths[s], height, width, ALIGN_CORNERS, INDEX, LEVELS[s], ROWS, PITCH),
         )  # fmt: skip
     return places
 
@@ -82,7 +93,7 @@ def _places(
 @triton.jit
 def _place(
     first, x, input_height, input_width, height, width,
-    ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr,
+    ALIGN_CORNERS: tl.constexpr, INDEX: tl.constexpr, LEVELS: tl.constexpr, ROWS: tl.constexpr, PITCH: tl.constexpr,
 ):  # fmt: skip
     """Where pixels x of the rows from `first` on lie on one scale.
 
@@ -97,7 +108,7 @@ def _place(
     for level in tl.static_range(1, LEVELS):
         step = first_row + level - 1
         made += (tl.where(row > step, 1.0, tl.where(row == step, down, 0.0))[:, None],)
-    return left[None, :], across[None, :], first_row, made
+    return left[None, :], across[None, :], first_row, made, PITCH
 
 
 @triton.jit
@@ -105,14 +116,17 @@ def _resized(
     image, place, c, input_height, input_width, INDEX: tl.constexpr, LEVELS: tl.constexpr
 ):  # fmt: skip
     """[ROWS, COLUMNS]: the shifted logits of class c, resized."""
-    left, across, first_row, made = place
+    left, across, first_row, made, pitch = place
     line = tl.cast(input_width, INDEX) + 1
-    plane = image + tl.cast(c, INDEX) * input_height * line
-    above = between_columns(plane + first_row * line + left, across)
+    if pitch == 1:
+        image += tl.cast(c, INDEX) * input_height * line
+    else:
+        image += c
+    above = between_columns(image + (first_row * line + left) * pitch, across, pitch)
     value = above
     for level in tl.static_range(1, LEVELS):
         row = tl.minimum(first_row + level, input_height - 1)
-        below = between_columns(plane + row * line + left, across)
+        below = between_columns(image + (row * line + left) * pitch, across, pitch)
         value += made[level - 1] * (below - above)
         above = below
     return value

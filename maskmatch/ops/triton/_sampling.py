@@ -17,6 +17,8 @@ from torch import Tensor
 _INT32_LIMIT = 2**31
 MAX_BLOCK = 64
 """How far beyond an axis a program may look for where positions lie."""
+MAX_LANES = 32
+"""How many classes, less one, may be added so that all threads of a pixel have as many."""
 
 
 @triton.jit
@@ -79,7 +81,7 @@ def index_type(logits: Sequence[Tensor], height: int, width: int) -> tl.dtype:
     for scale in logits:
         sizes, strides = scale.shape[1:], scale.stride()[1:]
         extent = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-        shifted = sizes[0] * sizes[1] * (sizes[2] + 1)  # as _shifted_logits.py lays them out
+        shifted = (sizes[0] + MAX_LANES) * sizes[1] * (sizes[2] + 1)  # as _shifted_logits.py lays them out
         axes = zip(sizes[1:], (height, width), strict=True)
         positions = (2 * (inputs + MAX_BLOCK) * (outputs + MAX_BLOCK) for inputs, outputs in axes)
         largest = max(largest, extent, shifted, *positions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from maskmatch.data.listing.lists import find_lists
 from maskmatch.planning.choice import Choice
 from maskmatch.planning.class_files import named_classes
 from maskmatch.planning.classes import Classes, find_classes
+from maskmatch.planning.earlier import Earlier, with_fewer_masks
 from maskmatch.planning.folder import Found, find
 from maskmatch.planning.held_out import PART, hold_out, unsure
 from maskmatch.planning.looks import Looks, look_at
@@ -36,10 +37,12 @@ class DataChoices(NamedTuple):
     names: list[str]  # what the C classes are called in a sentence
     sizes: np.ndarray  # int64 [N, 2], height and width of the images with masks
     sides: np.ndarray  # float64 [C], the median side of each class's things in pixels; nan where there is none
+    earlier: Earlier | None  # a run that knew fewer of the masks, and learned from none that val has
+    added: int  # masks that it did not know
 
 
-def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoices:
-    """Look into `root`; `lists` is the folder that the lists of the parts will be written to.
+def data_choices(root: Path, lists: Path, yours: Mapping[str, Any], runs: Iterable[Earlier] = ()) -> DataChoices:
+    """Look into `root`; `lists` is the folder that the lists of the parts will be written to, `runs` its earlier runs.
 
     Raises UserError, in one line, where there are no masks or nothing says what they store.
     """
@@ -54,7 +57,12 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
     classes = find_classes(root, masks, named, yours)
     looks = look_at([mask.pair for mask in masks.read], classes.table, len(classes.names))
     unlabeled, faults = sound_images(parts.unlabeled)
-    parts, reasons, notes = _with_val(parts._replace(unlabeled=unlabeled), masks, classes, looks)
+    earlier, added = with_fewer_masks(runs, [mask.pair for mask in masks.read])
+    seen = earlier.learned if earlier else frozenset[Path]()
+    parts, reasons, notes = _with_val(parts._replace(unlabeled=unlabeled), masks, classes, looks, seen)
+    if earlier and any(pair.image.resolve() in seen for pair in parts.val):
+        notes.append(f"{added} masks were added since {earlier.run}, whose weights are not taken: it learned from val")
+        earlier = None
     pairs = {part: getattr(parts, part) for part in ("labeled", "unlabeled", "val", "test")}
     pairs = {part: of_part for part, of_part in pairs.items() if of_part}
     choices = [
@@ -75,6 +83,8 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
         classes.called,
         np.array([mask.size for mask in masks.read]),
         looks.sides,
+        earlier,
+        added,
     )
 
 
@@ -89,8 +99,13 @@ def _given(root: Path, found: Found, yours: Mapping[str, Any]) -> dict[str, tupl
     return {part: read_part(part, name, root, found.pairing.find, found.pairing) for part, name in names.items()}
 
 
-def _with_val(parts: Parts, masks: Masks, classes: Classes, looks: Looks) -> tuple[Parts, dict[str, str], list[str]]:
-    """The parts without what could not be read and with a val, the reasons of the lists, and notes."""
+def _with_val(
+    parts: Parts, masks: Masks, classes: Classes, looks: Looks, seen: frozenset[Path]
+) -> tuple[Parts, dict[str, str], list[str]]:
+    """The parts without what could not be read and with a val, the reasons of the lists, and notes.
+
+    What an earlier run has `seen` is not held out, if anything else can be.
+    """
     place = {mask.pair: i for i, mask in enumerate(masks.read)}
     notes = list(parts.notes)
     sound: dict[str, Any] = {
@@ -102,7 +117,7 @@ def _with_val(parts: Parts, masks: Masks, classes: Classes, looks: Looks) -> tup
         yours = parts.sources.get("labeled") == "yours"
         pool = parts.spare if yours else parts.labeled
         rows = [place[pair] for pair in pool]
-        held = hold_out([pair.image for pair in pool], classes.shown[rows], looks.thumbnails[rows])
+        held = hold_out([pair.image for pair in pool], classes.shown[rows], looks.thumbnails[rows], seen)
         by = f"held out, at most one in {PART}: {held.by}"
         val = [pool[i] for i in held.masks]
         parts = parts._replace(val=val, labeled=[pair for pair in parts.labeled if pair not in set(val)])

@@ -159,6 +159,19 @@ def test_the_better_one_is_handed_over(
     assert (run / "checkpoints/baseline/sha256").read_text().count("safetensors") == 2
 
 
+def test_it_begins_with_the_baseline_of_the_run_that_is_begun_with(
+    train: Train, options: list[str], beside: Path, tmp_path: Path
+) -> None:
+    """A step on, it is a supervised run that begins with those weights, while the run begins with the best ones."""
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    step = ["--train.steps", 1, "--method.warmup_steps", 1]
+    assert train(*options, *step, "--train.baseline_every", 1, "--init_from", beside, "--output", run) == 0
+    start = ["--init_from", beside / "checkpoints/baseline", "--method.supervised_only", "true"]
+    assert train(*options, *step, *start, "--output", alone) == 0
+    for name in ("student", "teacher"):
+        assert_equal(state(run)["baseline"][name], weights(alone, name))
+
+
 def test_a_supervised_run_has_none_and_says_as_much(
     train: Train, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

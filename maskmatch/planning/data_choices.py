@@ -21,7 +21,7 @@ from maskmatch.planning.folder import Found, find
 from maskmatch.planning.held_out import PART, hold_out, unsure
 from maskmatch.planning.looks import Looks, look_at
 from maskmatch.planning.mask_reading import Masks, read_masks, sound_images
-from maskmatch.planning.own_parts import Parts, divide
+from maskmatch.planning.own_parts import Parts, divide, without_repeats
 from maskmatch.planning.views import colors, flips
 
 RARE = 0.01  # share of the labelled pixels
@@ -107,11 +107,10 @@ def _with_val(
     What an earlier run has `seen` is not held out, if anything else can be.
     """
     place = {mask.pair: i for i, mask in enumerate(masks.read)}
-    notes = list(parts.notes)
     sound: dict[str, Any] = {
         part: [pair for pair in getattr(parts, part) if pair in place] for part in ("labeled", "val", "spare")
     }
-    parts = parts._replace(**sound)
+    parts = parts._replace(**sound, notes=list(parts.notes))
     by = parts.sources.get("val", "")
     if not parts.val:
         yours = parts.sources.get("labeled") == "yours"
@@ -124,9 +123,10 @@ def _with_val(
         parts = parts._replace(
             unlabeled=[one for one in parts.unlabeled if one.image not in {pair.image for pair in val}]
         )
+        parts = without_repeats(parts)
         if not val:
             why = "none is outside your labelled list" if yours and not pool else held.by
-            notes.append(f"no mask is held out, as {why}: nothing tells how good the network is on other images")
+            parts.notes.append(f"no mask is held out, as {why}: nothing tells how good the network is on other images")
     if not parts.labeled:
         raise UserError(f"data.labeled: expected masks that can be read, got none: {masks.faults[0]}")
     figure = unsure(classes.shown[[place[pair] for pair in parts.val]]) if parts.val else 0.0
@@ -137,7 +137,7 @@ def _with_val(
         "val": f"{len(parts.val)} masks, {by}; their mIoU is unsure by about +-{figure:.0f} points",
         "test": f"{len(parts.test)} images of {parts.sources.get('test')}, which nothing is learned from or chosen by",
     }
-    return parts, reasons, notes
+    return parts, reasons, parts.notes
 
 
 def _source(parts: Parts, part: str) -> str:

@@ -56,7 +56,7 @@ def _evaluate(argv: Sequence[str]) -> None:
     root = given.get("root", model.config.data.root)  # as it was typed: the same from wherever it is measured
     settings = _settings(model, str(Path(root) if root else dataset.root), options["split"], len(pairs), how)
     path = _output(Path(options["output"] or model.run / "evaluation"), settings)
-    measured = _measure(model, dataset, pairs[world.rank :: world.size], how, world)
+    measured = _measure(model, dataset, pairs, how, world)
     if world.leads:
         for note in dataset.notes:
             print(f"warning: {note}", file=sys.stderr)
@@ -138,11 +138,12 @@ def _output(folder: Path, settings: dict[str, Any]) -> Path:
 def _measure(model: TrainedModel, dataset: Dataset, pairs: list[Pair], how: Inference, world: World) -> Measurement:
     from maskmatch.metrics import Validator, measure
 
+    share = slice(world.rank, None, world.size)
     validator = Validator(
-        model.student, pairs, dataset.mask_table, len(model.class_names), model.device, total=world.sum, how=how
+        model.student, pairs, dataset.mask_table, len(model.class_names), model.device, share=share, how=how
     )
     with passing_progress(quiet=not world.leads) as progress:
-        task = progress.add_task("evaluating", total=len(pairs))
+        task = progress.add_task("evaluating", total=len(pairs[share]))
         return measure(validator, model.network, world.sum, lambda labels, _: progress.advance(task, len(labels)))
 
 
@@ -158,7 +159,7 @@ def _print_tables(measured: Measurement, class_names: Sequence[str], settings: d
         cells = [_percent(row[name]) for name in ("iou", "boundary_iou", "accuracy")]
         classes.add_row(row["name"], *cells, f"{row['pixels'] / share:.1%}")
     classes.add_section()
-    means = [_percent(record[name]) for name in ("miou", "mean_boundary_iou", "mean_accuracy")]
+    means = [_unsure(record), *(_percent(record[name]) for name in ("mean_boundary_iou", "mean_accuracy"))]
     classes.add_row("mean", *means, f"{_percent(record['pixel_accuracy'])} right")
     console.print(classes)
     sure = Table("confidence at least")
@@ -172,6 +173,12 @@ def _print_tables(measured: Measurement, class_names: Sequence[str], settings: d
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _unsure(record: dict[str, Any]) -> str:
+    """The mIoU and its standard error, in per cent."""
+    value, error = record["miou"], record["miou_error"]
+    return _percent(value) if value is None or error is None else f"{100 * value:.2f} +- {100 * error:.2f} %"
 
 
 def _write(path: Path, measured: Measurement, class_names: Sequence[str], settings: dict[str, Any]) -> None:

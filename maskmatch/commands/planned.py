@@ -28,14 +28,17 @@ def lists_of(file: Path) -> Path:
     return file.with_name(f"{file.stem}-lists")
 
 
-def plan_folder(config: Config, argv: Sequence[str], budget: str | None, file: Path) -> Plan:
+def plan_folder(config: Config, argv: Sequence[str], budget: str | None, file: Path, *beside: Path) -> Plan:
     """Look, choose, try out; print it a line a choice, and write `file` and its lists, which must not be there.
+
+    Earlier runs of the folder are sought in runs/ and in `beside`.
 
     Raises:
         UserError: there is no folder, or it cannot be planned; nothing is written then.
     """
     started = time.monotonic()
     from maskmatch.planning import make_plan, this_machine, tried_out
+    from maskmatch.planning.earlier import RUNS
     from maskmatch.planning.steps import seconds_of
 
     if config.data.root is None:
@@ -45,7 +48,8 @@ def plan_folder(config: Config, argv: Sequence[str], budget: str | None, file: P
     if budget is not None:
         seconds_of(budget)
     machine = this_machine(config.train.device)
-    chosen = make_plan(Path(config.data.root), lists_of(file), _yours(config, argv), machine=machine)
+    root, places = Path(config.data.root), (RUNS, *beside)
+    chosen = make_plan(root, lists_of(file), _yours(config, argv), machine=machine, places=places)
     print(*chosen.lines(), sep="\n", flush=True)  # what follows takes a while
     plan = tried_out(chosen, machine, budget, started)
     print(*(line for line in plan.lines() if line not in chosen.lines()), sep="\n")
@@ -71,7 +75,7 @@ def planned(config: Config, verbs: Verbs, argv: Sequence[str]) -> Config:
     if not file.exists():
         if (folder / "config.yaml").exists():
             raise UserError(f"{folder} holds a run without a plan: give its --data.name or --config, to go on with it")
-        plan_folder(config, argv, verbs.budget, file)
+        plan_folder(config, argv, verbs.budget, file, folder.parent)
     elif config.resume == "never":
         raise UserError(f"{folder} already holds a plan: give another --output, or --resume to train by it")
     else:

@@ -61,12 +61,13 @@ class Chart:
         return number(value, percent=self.percent)
 
 
-def number(value: float | None, *, percent: bool = False) -> str:
-    """A value for people; a dash where there is none."""
+def number(value: float | None, *, percent: bool = False, error: float | None = None) -> str:
+    """A value for people, with its standard error where one is known; a dash where there is none."""
     if value is None or math.isnan(value):
         return "–"
     if percent:
-        return f"{100 * value:.1f} %"
+        unsure = "" if error is None or math.isnan(error) else f" ± {100 * error:.1f}"
+        return f"{100 * value:.1f}{unsure} %"
     return f"{value:#.3g}" if value < 100 else f"{value:.0f}"
 
 

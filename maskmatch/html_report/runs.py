@@ -64,16 +64,20 @@ class RunOnPage:
         """The numbers that are looked at first."""
         measured, recorded = self.examined.measured, self.recorded
         if measured:
-            shares = {name: measured[key] for name, key in MEASURES.items()}
-            shares = {f"mIoU on val, {self.model.weights} of {self.model.checkpoint.name}": shares.pop("mIoU")} | shares
+            what = f"mIoU on val, {self.model.weights} of {self.model.checkpoint.name}"
+            shares = {what if name == "mIoU" else name: measured[key] for name, key in MEASURES.items()}
+            errors = {what: measured["miou_error"]}
         else:
-            shares = {
-                "mIoU on val, last teacher": recorded.last("miou_teacher"),
-                "mIoU on val, last student": recorded.last("miou_student"),
-            }
+            names = {name: f"mIoU on val, last {name}" for name in ("teacher", "student")}
+            shares = {what: recorded.last(f"miou_{name}") for name, what in names.items()}
+            errors = {what: recorded.last(f"miou_error_{name}") for name, what in names.items()}
         shares["pseudo-labels confident, at the end"] = recorded.last("coverage")
         shares["of those right, at the end"] = recorded.last("accuracy")
-        shown = {name: number(value, percent=True) for name, value in shares.items() if value is not None}
+        shown = {
+            name: number(value, percent=True, error=errors.get(name))
+            for name, value in shares.items()
+            if value is not None
+        }
         speed = self._speed("images_per_second")
         return shown if speed is None else shown | {"images a second in training": number(speed)}
 
@@ -82,8 +86,10 @@ class RunOnPage:
         """Its row in the table of runs."""
         recorded, measured = self.recorded, self.examined.measured
         row = {name: number(measured.get(key), percent=True) for name, key in MEASURES.items()}
-        row["last teacher"] = number(recorded.last("miou_teacher"), percent=True)
-        row["last student"] = number(recorded.last("miou_student"), percent=True)
+        row["mIoU"] = number(measured.get("miou"), percent=True, error=measured.get("miou_error"))
+        for name in ("teacher", "student"):
+            error = recorded.last(f"miou_error_{name}")
+            row[f"last {name}"] = number(recorded.last(f"miou_{name}"), percent=True, error=error)
         row["steps"] = f"{recorded.step} of {self.steps}"
         row["images/s"] = number(self._speed("images_per_second"))
         row["memory, MB"] = number(self._speed("peak_memory_mb"))

@@ -1,7 +1,7 @@
 """How good a network is, in numbers and in pictures."""
 
 from maskmatch.metrics.boundary import BoundaryIoU
-from maskmatch.metrics.confusion import ConfusionMatrix, Metrics
+from maskmatch.metrics.confusion import ConfusionMatrix, ImageCounts, Metrics
 from maskmatch.metrics.coverage import Coverage, CoveragePoint
 from maskmatch.metrics.figures import save_confusion, save_curves, save_predictions
 from maskmatch.metrics.measurement import Measurement, measure
@@ -12,6 +12,7 @@ __all__ = [
     "ConfusionMatrix",
     "Coverage",
     "CoveragePoint",
+    "ImageCounts",
     "Measurement",
     "Metrics",
     "Validator",

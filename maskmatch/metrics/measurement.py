@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maskmatch.common.json_values import finite
 from maskmatch.metrics.boundary import BoundaryIoU
-from maskmatch.metrics.confusion import ConfusionMatrix, Metrics
+from maskmatch.metrics.confusion import ConfusionMatrix, ImageCounts, Metrics
 from maskmatch.metrics.coverage import Coverage, CoveragePoint
 from maskmatch.metrics.validator import Validator
 
@@ -42,6 +42,7 @@ class Measurement:
         classes = zip(class_names, self.metrics.iou, self.boundary_iou, accuracy, pixels.tolist(), strict=True)
         return {
             "miou": finite(self.metrics.miou),
+            "miou_error": finite(self.metrics.error),
             "mean_boundary_iou": finite(self.mean_boundary_iou),
             "pixel_accuracy": finite(self.metrics.pixel_accuracy),
             "mean_accuracy": finite(self.metrics.mean_accuracy),
@@ -78,14 +79,17 @@ def measure(
         seen: is given each batch's labels and targets, uint8 [N, H, W] on the device.
     """
     confusion = ConfusionMatrix(validator.num_classes, validator.device)
+    images = ImageCounts(len(validator.pairs), validator.num_classes, validator.device, validator.share)
     edges = BoundaryIoU(validator.num_classes, validator.device)
     coverage = Coverage(validator.device)
     for label, confidence, target in validator.predictions(network):
         confusion.update(label, target)
+        images.update(label, target)
         edges.update(label, target)
         coverage.update(label, confidence, target)
         seen(label, target)
     confusion.matrix = total(confusion.matrix)
+    images.counts = total(images.counts)
     edges.counts = total(edges.counts)
     coverage.counts = total(coverage.counts)
-    return Measurement(confusion.compute(), edges.compute(), coverage.compute(), confusion.matrix.cpu().numpy())
+    return Measurement(images.compute(), edges.compute(), coverage.compute(), confusion.matrix.cpu().numpy())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskmatch.common.errors import UserError
 from maskmatch.data import Pair, read_pair
 from maskmatch.inference.modes import BATCH_PIXELS, WHOLE, Inference, predict_batch
-from maskmatch.metrics.confusion import ConfusionMatrix, Metrics
+from maskmatch.metrics.confusion import ImageCounts, Metrics
 from maskmatch.models import Student
 
 READERS = 2
@@ -44,11 +44,12 @@ class Validator:
         device: torch.device | str,
         *,
         total: Callable[[Tensor], Tensor] | None = None,
+        share: slice = slice(None),
         how: Inference = WHOLE,
     ) -> None:
         """`student` says how to feed a network; `mask_table` is `Dataset.mask_table`; `how` an image is shown to it.
 
-        Of several processes each has its own part of the list; `total` adds their int64 [C, C] counts up.
+        Of several processes each looks at its `share` of the list; `total` adds their int64 counts up.
         """
         self.student = student
         self.pairs = pairs
@@ -56,16 +57,21 @@ class Validator:
         self.num_classes = num_classes
         self.device = torch.device(device)
         self.total = total
+        self.share = share
         self.how = how
 
     def __call__(self, network: nn.Module) -> Metrics:
         """Run `network`, the student's or one like it, on the device; its training mode is kept."""
-        confusion = ConfusionMatrix(self.num_classes, self.device)
+        return self.counts(network).compute()
+
+    def counts(self, network: nn.Module) -> ImageCounts:
+        """What its metrics follow from, image by image, of all processes."""
+        counts = ImageCounts(len(self.pairs), self.num_classes, self.device, self.share)
         for label, _, target in self.predictions(network):
-            confusion.update(label, target)
+            counts.update(label, target)
         if self.total:
-            confusion.matrix = self.total(confusion.matrix)
-        return confusion.compute()
+            counts.counts = self.total(counts.counts)
+        return counts
 
     def predictions(self, network: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Label uint8, confidence float32 and target uint8, [N, H, W] on the device, of one batch after the other."""
@@ -86,7 +92,7 @@ class Validator:
         """The decoded images in order, a few of them read ahead."""
         with ThreadPoolExecutor(READERS) as pool:
             pending: deque[Future[_Sample]] = deque()
-            for pair in self.pairs:
+            for pair in self.pairs[self.share]:
                 pending.append(pool.submit(self._read, pair))
                 if len(pending) > READ_AHEAD:
                     yield pending.popleft().result()

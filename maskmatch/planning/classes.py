@@ -17,7 +17,7 @@ from maskmatch.data.dataset import Dataset
 from maskmatch.data.decoding import mask_table
 from maskmatch.data.decoding.classes import voc_palette
 from maskmatch.data.decoding.files import COLORS, value_text
-from maskmatch.data.listing.class_names import CLASSES_FILE, class_names, names_of_folder
+from maskmatch.data.listing.class_names import CLASSES_FILE, called, class_names, names_of_folder
 from maskmatch.planning.choice import Choice
 from maskmatch.planning.class_files import Named
 from maskmatch.planning.mask_reading import Masks, smeared
@@ -39,7 +39,7 @@ class Classes(NamedTuple):
     @property
     def called(self) -> list[str]:
         """What the classes are called in a sentence."""
-        return [f"class {name}" if name.isdecimal() else name for name in self.names]
+        return [called(name) for name in self.names]
 
     @property
     def shown(self) -> np.ndarray:

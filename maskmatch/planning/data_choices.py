@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ from maskmatch.data.listing.lists import find_lists
 from maskmatch.planning.choice import Choice
 from maskmatch.planning.class_files import named_classes
 from maskmatch.planning.classes import Classes, find_classes
+from maskmatch.planning.earlier import Earlier, with_fewer_masks
 from maskmatch.planning.folder import Found, find
 from maskmatch.planning.held_out import PART, hold_out, unsure
 from maskmatch.planning.looks import Looks, look_at
 from maskmatch.planning.mask_reading import Masks, read_masks, sound_images
-from maskmatch.planning.own_parts import Parts, divide
+from maskmatch.planning.own_parts import Parts, divide, without_repeats
 from maskmatch.planning.views import colors, flips
 
 RARE = 0.01  # share of the labelled pixels
@@ -36,10 +37,12 @@ class DataChoices(NamedTuple):
     names: list[str]  # what the C classes are called in a sentence
     sizes: np.ndarray  # int64 [N, 2], height and width of the images with masks
     sides: np.ndarray  # float64 [C], the median side of each class's things in pixels; nan where there is none
+    earlier: Earlier | None  # a run that knew fewer of the masks, and learned from none that val has
+    added: int  # masks that it did not know
 
 
-def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoices:
-    """Look into `root`; `lists` is the folder that the lists of the parts will be written to.
+def data_choices(root: Path, lists: Path, yours: Mapping[str, Any], runs: Iterable[Earlier] = ()) -> DataChoices:
+    """Look into `root`; `lists` is the folder that the lists of the parts will be written to, `runs` its earlier runs.
 
     Raises UserError, in one line, where there are no masks or nothing says what they store.
     """
@@ -54,7 +57,12 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
     classes = find_classes(root, masks, named, yours)
     looks = look_at([mask.pair for mask in masks.read], classes.table, len(classes.names))
     unlabeled, faults = sound_images(parts.unlabeled)
-    parts, reasons, notes = _with_val(parts._replace(unlabeled=unlabeled), masks, classes, looks)
+    earlier, added = with_fewer_masks(runs, [mask.pair for mask in masks.read])
+    seen = earlier.learned if earlier else frozenset[Path]()
+    parts, reasons, notes = _with_val(parts._replace(unlabeled=unlabeled), masks, classes, looks, seen)
+    if earlier and any(pair.image.resolve() in seen for pair in parts.val):
+        notes.append(f"{added} masks were added since {earlier.run}, whose weights are not taken: it learned from val")
+        earlier = None
     pairs = {part: getattr(parts, part) for part in ("labeled", "unlabeled", "val", "test")}
     pairs = {part: of_part for part, of_part in pairs.items() if of_part}
     choices = [
@@ -75,6 +83,8 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any]) -> DataChoic
         classes.called,
         np.array([mask.size for mask in masks.read]),
         looks.sides,
+        earlier,
+        added,
     )
 
 
@@ -89,29 +99,34 @@ def _given(root: Path, found: Found, yours: Mapping[str, Any]) -> dict[str, tupl
     return {part: read_part(part, name, root, found.pairing.find, found.pairing) for part, name in names.items()}
 
 
-def _with_val(parts: Parts, masks: Masks, classes: Classes, looks: Looks) -> tuple[Parts, dict[str, str], list[str]]:
-    """The parts without what could not be read and with a val, the reasons of the lists, and notes."""
+def _with_val(
+    parts: Parts, masks: Masks, classes: Classes, looks: Looks, seen: frozenset[Path]
+) -> tuple[Parts, dict[str, str], list[str]]:
+    """The parts without what could not be read and with a val, the reasons of the lists, and notes.
+
+    What an earlier run has `seen` is not held out, if anything else can be.
+    """
     place = {mask.pair: i for i, mask in enumerate(masks.read)}
-    notes = list(parts.notes)
     sound: dict[str, Any] = {
         part: [pair for pair in getattr(parts, part) if pair in place] for part in ("labeled", "val", "spare")
     }
-    parts = parts._replace(**sound)
+    parts = parts._replace(**sound, notes=list(parts.notes))
     by = parts.sources.get("val", "")
     if not parts.val:
         yours = parts.sources.get("labeled") == "yours"
         pool = parts.spare if yours else parts.labeled
         rows = [place[pair] for pair in pool]
-        held = hold_out([pair.image for pair in pool], classes.shown[rows], looks.thumbnails[rows])
+        held = hold_out([pair.image for pair in pool], classes.shown[rows], looks.thumbnails[rows], seen)
         by = f"held out, at most one in {PART}: {held.by}"
         val = [pool[i] for i in held.masks]
         parts = parts._replace(val=val, labeled=[pair for pair in parts.labeled if pair not in set(val)])
         parts = parts._replace(
             unlabeled=[one for one in parts.unlabeled if one.image not in {pair.image for pair in val}]
         )
+        parts = without_repeats(parts)
         if not val:
             why = "none is outside your labelled list" if yours and not pool else held.by
-            notes.append(f"no mask is held out, as {why}: nothing tells how good the network is on other images")
+            parts.notes.append(f"no mask is held out, as {why}: nothing tells how good the network is on other images")
     if not parts.labeled:
         raise UserError(f"data.labeled: expected masks that can be read, got none: {masks.faults[0]}")
     figure = unsure(classes.shown[[place[pair] for pair in parts.val]]) if parts.val else 0.0
@@ -122,7 +137,7 @@ def _with_val(parts: Parts, masks: Masks, classes: Classes, looks: Looks) -> tup
         "val": f"{len(parts.val)} masks, {by}; their mIoU is unsure by about +-{figure:.0f} points",
         "test": f"{len(parts.test)} images of {parts.sources.get('test')}, which nothing is learned from or chosen by",
     }
-    return parts, reasons, notes
+    return parts, reasons, parts.notes
 
 
 def _source(parts: Parts, part: str) -> str:

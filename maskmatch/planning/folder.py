@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +10,9 @@ from maskmatch.common.errors import UserError
 from maskmatch.data.dataset import Pair
 from maskmatch.data.decoding.files import IMAGE_SUFFIXES
 from maskmatch.data.listing.leftovers import leftovers, polygons
-from maskmatch.data.listing.lists import DRAW_POLYGONS
+from maskmatch.data.listing.lists import DRAW_POLYGONS, can_be_listed
 from maskmatch.data.listing.pairing import Pairing
-from maskmatch.data.listing.patterns import is_pattern
+from maskmatch.data.listing.patterns import is_pattern, walk
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "photo", "pictures", "JPEGImages", "img_dir", "frames")
 MASK_FOLDERS = (
@@ -26,6 +25,10 @@ JOINTS = "_-. "
 NAMED_BESIDE = ("_masks", "_mask", "_labels", "_label", "_annotations", "_gt", "_seg", "annot")
 """What a folder of masks may be called after that of its images, as train_masks/ after train/."""
 UNLABELED_FOLDERS = ("unlabeled", "unlabelled", "unlabeled_images", "unlabelled_images")
+
+
+MASK_SUFFIXES, PHOTO_SUFFIXES = (".png", ".bmp"), (".jpg", ".jpeg")
+"""Of masks that lie beside photographs of the same names."""
 
 
 class Found(NamedTuple):
@@ -58,30 +61,37 @@ def find(root: Path, images: str | None = None, masks: str | None = None) -> Fou
     if not files:
         raise UserError(f"data.root: expected images ({_suffixes()}), found none: {root}")
     given = [(images or "images/**/*", masks or "masks/**/*")] if images or masks else None
+    best, fault = _best(root, given or candidates(files))
+    if best is None and not given and not fault:
+        best, fault = _best(root, _by_suffixes(files))
+    if best is None:
+        raise fault or UserError(_nothing(root, files, given))
+    return best._replace(
+        unlabeled=[*best.unlabeled, *_unlabeled_elsewhere(root, files, best)],
+        notes=[*best.notes, *leftovers(best.pairing)],
+    )
+
+
+def _best(root: Path, ways: Iterable[tuple[str, str]]) -> tuple[Found | None, UserError | None]:
+    """What the way finds that pairs the most, and the first fault, such as two masks for an image."""
     best: Found | None = None
     fault: UserError | None = None
-    for one in given or candidates(files):
+    for one in ways:
         try:
             found = _paired(root, *one)
-        except UserError as error:  # such as two masks for an image: another way may be right
+        except UserError as error:  # another way may be right
             fault = fault or error
             continue
         if found.labeled and (best is None or len(found.labeled) > len(best.labeled)):
             best = found
-    if best is None:
-        raise fault or UserError(_nothing(root, files, given))
-    return best._replace(
-        unlabeled=[*best.unlabeled, *_unlabeled_elsewhere(root, files, best)], notes=leftovers(best.pairing)
-    )
+    return best, fault
 
 
 def image_files(root: Path) -> list[Path]:
     """Every image or mask under the root by its path below it, sorted; what is hidden is not looked at."""
     found = []
-    for folder, below, names in os.walk(root, followlinks=True):
-        below[:] = sorted(name for name in below if not name.startswith(".") and not _returns(Path(folder, name)))
-        relative = Path(folder).relative_to(root)
-        found += [relative / name for name in sorted(names) if _is_image(name)]
+    for folder, names in walk(root):
+        found += [folder.relative_to(root) / name for name in names if _is_image(name)]
     return found
 
 
@@ -112,19 +122,34 @@ def candidates(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
             yield f"**/{image_form}", f"**/{form}"
 
 
+def _by_suffixes(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """`1.jpg` and its mask `1.png` beside it: a guess, for folders that nothing else speaks for."""
+    suffixes = sorted({file.suffix for file in files})
+    for mask in (suffix for suffix in suffixes if suffix.lower() in MASK_SUFFIXES):
+        for image in (suffix for suffix in suffixes if suffix.lower() in PHOTO_SUFFIXES):
+            yield f"**/*{image}", f"**/*{mask}"
+
+
 def _paired(root: Path, images: str, masks: str) -> Found:
     pairing = Pairing(root, images, masks)
     pairs = [pairing.pair(image) for image in pairing.image_files]
+    notes = [f"left out, as no list can hold its name: {pair.image}" for pair in pairs if not _has_line(pair)]
+    pairs = [pair for pair in pairs if _has_line(pair)]
     labeled = [pair for pair in pairs if pair.mask]
     pairing.refuse_shared_masks(labeled)
-    return Found(pairing, labeled, [pair for pair in pairs if not pair.mask], [])
+    return Found(pairing, labeled, [pair for pair in pairs if not pair.mask], notes)
 
 
 def _unlabeled_elsewhere(root: Path, files: Sequence[Path], found: Found) -> list[Pair]:
     """Images of a folder that says by its name that they have no masks, where the patterns do not reach it."""
     known = {path for pair in (*found.labeled, *found.unlabeled) for path in pair} | {*found.pairing.mask_files}
     named = (root / file for file in files if {part.lower() for part in file.parent.parts} & {*UNLABELED_FOLDERS})
-    return [Pair(image, None) for image in named if image not in known]
+    return [pair for pair in (Pair(image, None) for image in named if image not in known) if _has_line(pair)]
+
+
+def _has_line(pair: Pair) -> bool:
+    """Whether the names of a pair can stand in a list."""
+    return all(can_be_listed(path.name) for path in pair if path)
 
 
 def _nothing(root: Path, files: Sequence[Path], given: Sequence[tuple[str, str]] | None) -> str:
@@ -140,9 +165,17 @@ def _nothing(root: Path, files: Sequence[Path], given: Sequence[tuple[str, str]]
     pairing = Pairing(root, *(given[0] if given else ("**/*", "masks/**/*")))
     if drawn := polygons(pairing):
         tried += f"; there are polygons in JSON, such as {drawn[0]}{DRAW_POLYGONS}"
+    elif boxes := [file for file in files if (root / file).with_suffix(".txt").is_file() or _yolo(root, file)]:
+        tried += f"; texts such as {boxes[0].stem}.txt (YOLO's boxes or polygons) are no masks"
     elif not given:
         tried += "; --data.images and --data.masks name them by patterns (docs/data.md)"
     return f"data.root: expected images with masks, found no mask of an image by {tried}: {root}"
+
+
+def _yolo(root: Path, image: Path) -> bool:
+    """Whether a text lies where YOLO has those of an image: images/1.jpg, labels/1.txt."""
+    parts = ["labels" if part == "images" else part for part in image.parent.parts]
+    return (root.joinpath(*(parts or ["labels"])) / f"{image.stem}.txt").is_file()
 
 
 def _inside(files: Sequence[Path], images: str, masks: str) -> str:
@@ -168,11 +201,6 @@ def _forms(names: Sequence[str], words: Sequence[str]) -> list[str]:
 
 def _is_image(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _returns(folder: Path) -> bool:
-    """Whether a folder is a link to one that it lies in, which would have no end."""
-    return folder.is_symlink() and folder.resolve() in folder.absolute().parents
 
 
 def _suffixes() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,38 +25,44 @@ class HeldOut(NamedTuple):
     by: str
 
 
-def hold_out(images: Sequence[Path], shown: np.ndarray, thumbnails: np.ndarray) -> HeldOut:
+def hold_out(images: Sequence[Path], shown: np.ndarray, thumbnails: np.ndarray, seen: Collection[Path] = ()) -> HeldOut:
     """Choose at most a fifth of the masks; every class keeps one to learn from. None of fewer than five masks.
 
     Args:
         images: of the masks.
         shown: bool [N, C], the classes that each mask shows.
         thumbnails: float32 [N, D], the images in few numbers, to see whether names tell of scenes; NaN where unknown.
+        seen: images, resolved, that are not held out if others can be.
     """
     most = len(images) // PART
     if not most:
         return HeldOut([], f"{len(images)} are too few to spare some")
+    fixed = [image.resolve() in seen for image in images]
     whole = False
     for scenes, word in _ways(images, thumbnails):
         whole = True
-        held = choose(shown, scenes, most)
+        held = choose(shown, scenes, most, fixed)
         if 2 * len(held) >= most:
             groups = len({scenes[i] for i in held})
             return HeldOut(held, f"{groups} of {len(set(scenes))} {word}, whole: {', '.join(_some(scenes, held))}")
-    held = choose(shown, list(range(len(images))), most)
-    alone = "each on its own, as no whole scene is small enough: their neighbours are learned from, so val flatters"
-    return HeldOut(held, alone if whole else "spread over the list, those of rare classes first")
+    alone = list(range(len(images)))
+    held = choose(shown, alone, most, fixed) or choose(shown, alone, most)
+    flatters = "each on its own, as no whole scene is small enough: their neighbours are learned from, so val flatters"
+    return HeldOut(held, flatters if whole else "spread over the list, those of rare classes first")
 
 
-def choose(shown: np.ndarray, groups: Sequence[object], most: int) -> list[int]:
+def choose(shown: np.ndarray, groups: Sequence[object], most: int, fixed: Sequence[bool] = ()) -> list[int]:
     """Indices of at most `most` masks, ascending, in whole groups; every class keeps a mask that is not held out.
 
+    None that is `fixed` is held out.
     Groups that show what no held-out mask shows yet come first, rare classes above all; then they are spread evenly.
     """
     members: dict[object, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
         members[group].append(i)
-    parts = list(members.values())
+    parts = [part for part in members.values() if not any(fixed[i] for i in part)] if fixed else list(members.values())
+    if not parts:
+        return []
     rank = {place: order for order, place in enumerate(spread(len(parts), min(most, len(parts)), "even", 0))}
     weights = 1 / np.maximum(1, shown.sum(0))
     left, seen, held = shown.sum(0), np.zeros(shown.shape[1], bool), list[int]()

@@ -80,7 +80,7 @@ def smeared(masks: Masks, known: int | None) -> str | None:
             return (
                 f"data.masks: expected the same value all over a class, got {len(mask.values)} {kind}, most of them in "
                 f"few pixels ({what}): save masks as PNG, without smoothing, each pixel as the nearest of the plain "
-                f"{kind}, here {', '.join(common)}: {mask.file}"
+                f"{kind}{', here ' if common else ''}{', '.join(common)}: {mask.file}"
             )
     return None
 

@@ -72,7 +72,7 @@ def divide(found: Found, given: Mapping[str, Sequence[Pair]]) -> Parts:
     if not labeled:
         raise UserError(f"data.labeled: expected images with masks beside val and test, got none: {found.pairing.root}")
     parts = Parts(labeled, _bare(unlabeled), val, list(lists.get("test", ())), spare, sources, notes)
-    return _without_repeats(parts)
+    return without_repeats(parts)
 
 
 def _lists(found: Found) -> tuple[dict[str, list[Pair]], dict[str, str], list[str]]:
@@ -105,7 +105,7 @@ def _read(file: Path, root: Path, find: Callable[[str], Pair | None], *, masked:
     return pairs
 
 
-def _without_repeats(parts: Parts) -> Parts:
+def without_repeats(parts: Parts) -> Parts:
     """Images of val and test, under whatever names, are not learned from."""
     apart = [*parts.val, *parts.test]
     if not apart:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from maskmatch.data.dataset import PARTS, Pair
 from maskmatch.data.listing.lists import format_list
 from maskmatch.planning.choice import Choice, flow, plain
 from maskmatch.planning.data_choices import DataChoices, data_choices
+from maskmatch.planning.earlier import RUNS, begin_with, earlier_runs
 from maskmatch.planning.machine import Machine, largest_crop, of_machine, of_training, this_machine
 from maskmatch.planning.memory import of_memory
 from maskmatch.planning.steps import of_budget
@@ -74,7 +75,12 @@ class Plan:
 
 
 def make_plan(
-    root: Path, lists: Path, yours: Mapping[str, Any] | None = None, *, machine: Machine | None = None
+    root: Path,
+    lists: Path,
+    yours: Mapping[str, Any] | None = None,
+    *,
+    machine: Machine | None = None,
+    places: Sequence[Path] = (RUNS,),
 ) -> Plan:
     """Choose from what lies in `root` and from what the machine is; nothing is tried out yet.
 
@@ -83,6 +89,7 @@ def make_plan(
         lists: the folder that the held-out lists will be written to.
         yours: full name of an option -> the user's value, which is kept.
         machine: that the run is for; this one, where none is named.
+        places: folders in which the folder's earlier runs are.
 
     Raises:
         UserError: no masks, or masks that cannot be read as classes.
@@ -90,7 +97,7 @@ def make_plan(
     kept, machine = dict(yours or {}), machine or this_machine()
     if kept.get("data.name", "folder") != "folder":
         raise UserError(f"data.name: expected folder, as {kept['data.name']} has its own settings, which train takes")
-    data = data_choices(root, lists, kept)
+    data = data_choices(root, lists, kept, () if "init_from" in kept else earlier_runs(root, places))
     side = int(np.median(data.sizes.min(1)))
     views = crop_and_scales(data.sizes, data.sides, data.names, stride=STRIDE, largest=largest_crop(machine, side))
     supervised = any(one.option == "method.supervised_only" for one in data.choices)
@@ -98,7 +105,11 @@ def make_plan(
     choices += of_training(supervised=supervised)
     chosen = [Choice(one.option, kept.pop(one.option), "(yours)") if one.option in kept else one for one in choices]
     others = [Choice(option, value, "(yours)") for option, value in kept.items()]
-    return Plan(chosen + others, data.lists, data.notes, root, lists)
+    plan = Plan(chosen + others, data.lists, data.notes, root, lists)
+    if not data.earlier:
+        return plan
+    begin, note = begin_with(data.earlier, data.added, plan.options, len(data.names))
+    return replace(plan, choices=plan.choices + begin, notes=plan.notes + [note] * bool(note))
 
 
 def _val(data: DataChoices, lists: Path, yours: Mapping[str, Any]) -> list[Choice]:

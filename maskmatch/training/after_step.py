@@ -37,8 +37,8 @@ def _validate(run: Run, display: Display, stop: StopSignal) -> tuple[dict[str, A
     with stop.raising() if run.world.size == 1 else nullcontext():  # processes stop together, after it
         student, teacher = run.validator(run.student.network), run.validator(run.teacher.network)
         alone = run.baseline.measure(run.validator) if run.baseline and run.baseline.begun else None
-    labels_alone = f", labels alone {alone.miou:.4f}" if alone else ""
-    display.say(f"step {run.step}: val mIoU student {student.miou:.4f}, teacher {teacher.miou:.4f}{labels_alone}")
+    labels_alone = f", labels alone {alone.text()}" if alone else ""
+    display.say(f"step {run.step}: val mIoU student {student.text()}, teacher {teacher.text()}{labels_alone}")
     if run.baseline and alone:
         run.baseline.remember(alone, run.step)
     selected = teacher.miou if run.config.train.select == "teacher" else student.miou
@@ -48,11 +48,13 @@ def _validate(run: Run, display: Display, stop: StopSignal) -> tuple[dict[str, A
     measured: dict[str, Any] = {
         "miou_student": student.miou,
         "miou_teacher": teacher.miou,
+        "miou_error_student": finite(student.error),
+        "miou_error_teacher": finite(teacher.error),
         "iou_student": [finite(iou) for iou in student.iou],
         "iou_teacher": [finite(iou) for iou in teacher.iou],
     }
     if alone:
-        measured["miou_baseline"] = alone.miou
+        measured |= {"miou_baseline": alone.miou, "miou_error_baseline": finite(alone.error)}
     return measured | _act_on_validation(run, selected, alone, display), best
 
 

@@ -4,6 +4,9 @@ The warm-up is that very training. Where it ends a copy goes on without the unla
 every `train.baseline_every`-th step, on the labelled images and with the learning rate of the run's own. It is measured
 whenever the run is, so that at the end the better of both can be handed over (handover.py). The run's own numbers are
 those that it would have without.
+
+A run that begins with the weights of one that had a baseline (`init_from`) shares no warm-up with its own: those have
+learned from unlabelled images. Its baseline begins with that one's, and goes on from the first step.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +24,8 @@ from maskmatch.common.batch import Batch
 from maskmatch.config import Config
 from maskmatch.method import Teacher
 from maskmatch.metrics import Metrics, Validator
-from maskmatch.models import Student
+from maskmatch.models import Student, init_from
+from maskmatch.run_files import checkpoint
 from maskmatch.run_files.checkpoint import State, Weights
 from maskmatch.training.distributed import World
 from maskmatch.training.step import TrainStep, make_method
@@ -37,7 +42,7 @@ class Best:
 
 
 class Baseline:
-    """A second student and its teacher, which begin as copies of the run's at the end of the warm-up.
+    """A second student and its teacher, which begin as copies of the run's at the end of the warm-up, or on their own.
 
     Args:
         student: the run's; its network is copied, and is not trained yet.
@@ -48,8 +53,11 @@ class Baseline:
 
     def __init__(self, student: Student, config: Config, num_classes: int, world: World) -> None:
         self.every, self.select = config.train.baseline_every, config.train.select
-        self.first = config.method.warmup_steps or 0  # its first step
         self.network = copy.deepcopy(student.network)
+        self.on_its_own = _of_earlier_run(config)
+        if self.on_its_own:
+            init_from(self.network, str(self.on_its_own), num_classes)
+        self.first = 0 if self.on_its_own else config.method.warmup_steps or 0  # its first step
         # Its teacher follows less often, and forgets so much faster.
         momentum = max(0.0, 1 - self.every * (1 - (config.method.ema_momentum or 0.0)))
         self.teacher = Teacher(self.network, momentum)
@@ -94,7 +102,8 @@ class Baseline:
 
     def _begin(self, own: TrainStep) -> None:
         self.begun = True
-        self._load(own.network.state_dict(), own.teacher.network.state_dict(), copy.deepcopy(own.state_dict()))
+        if not self.on_its_own:
+            self._load(own.network.state_dict(), own.teacher.network.state_dict(), copy.deepcopy(own.state_dict()))
 
     def _load(self, student: Weights, teacher: Weights, train_step: dict[str, Any]) -> None:
         self.network.load_state_dict(student)
@@ -107,6 +116,12 @@ def make_baseline(student: Student, config: Config, num_classes: int, world: Wor
     if not config.train.baseline_every or config.method.supervised_only:
         return None
     return Baseline(student, config, num_classes, world)
+
+
+def _of_earlier_run(config: Config) -> Path | None:
+    """The baseline of the run that this one begins with."""
+    place = Path(config.init_from or "") / "checkpoints" / checkpoint.BASELINE
+    return place if config.init_from and place.is_dir() else None
 
 
 def _copied(network: nn.Module) -> Weights:

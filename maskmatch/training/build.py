@@ -190,9 +190,11 @@ def _found(dataset: Dataset, loader: Loader) -> dict[str, Any]:
 
 
 def _validator(student: Student, dataset: Dataset, world: World, device: torch.device) -> Validator:
-    """Of this process's share of the validation images."""
-    pairs = dataset.val[world.rank :: world.size]
-    return Validator(student, pairs, dataset.mask_table, dataset.num_classes, device, total=world.sum)
+    """Each process looks at its share of the validation images."""
+    share = slice(world.rank, None, world.size)
+    return Validator(
+        student, dataset.val, dataset.mask_table, dataset.num_classes, device, total=world.sum, share=share
+    )
 
 
 def _speed(config: Config, world: World, device: torch.device, *, start: int) -> Speed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from maskmatch.common.text_files import write_text
 from maskmatch.data import read_pair
 from maskmatch.inference.modes import predict
 from maskmatch.metrics import save_curves, save_predictions
+from maskmatch.metrics.bootstrap import with_error
 from maskmatch.training.handover import hand_over
+from maskmatch.training.last_line import last_line
 from maskmatch.training.run import Run
 from maskmatch.training.telemetry import Display, MetricsLog
 
+NETWORKS = ("teacher", "student")
 PICTURES = 6  # validation images in predictions.png
 
 
@@ -32,14 +36,25 @@ def finish(run: Run, display: Display) -> dict[str, Any]:
         write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     run.world.barrier()
     if run.world.leads:
-        display.say(
-            f"mIoU on val: teacher {summary['miou_teacher']:.4f}, student {summary['miou_student']:.4f}; best "
-            f"{summary['select']} {summary['best_miou']:.4f}, step {summary['best_step']}; "
-            f"everything is in {run.folder}"
-        )
-        if handed:
-            display.say(handed.line())
+        records = run.log.records if run.log else []
+        display.say(f"{_figures(run, records)}; everything is in {run.folder}")
+        if line := handed.line() if handed else last_line(run, records):
+            display.say(line)
     return summary
+
+
+def _figures(run: Run, records: Sequence[dict[str, Any]]) -> str:
+    """Of the last step and of the best, before anything is handed over."""
+    final, select = _final(records), run.config.train.select
+    best: dict[str, Any] = next((one for one in reversed(records) if one["step"] == run.best_step), {})
+    teacher, student = (with_error(final[f"miou_{name}"], final.get(f"miou_error_{name}")) for name in NETWORKS)
+    at_best = with_error(run.best_miou, best.get(f"miou_error_{select}"))
+    return f"mIoU on val: teacher {teacher}, student {student}; best {select} {at_best}, step {run.best_step}"
+
+
+def _final(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The last validation."""
+    return next(record for record in reversed(records) if "miou_teacher" in record)
 
 
 def _draw(run: Run, log: MetricsLog, display: Display) -> None:
@@ -59,7 +74,7 @@ def _draw(run: Run, log: MetricsLog, display: Display) -> None:
 
 
 def _summary(run: Run, log: MetricsLog) -> dict[str, Any]:
-    final = next(record for record in reversed(log.records) if "miou_teacher" in record)
+    final = _final(log.records)
     return {
         "miou_student": final["miou_student"],
         "miou_teacher": final["miou_teacher"],

@@ -19,10 +19,12 @@ import numpy as np
 from torch import nn
 
 from maskmatch.common.json_values import finite
+from maskmatch.data.listing.class_names import called
 from maskmatch.inference.active_learning import most_helpful
-from maskmatch.metrics.paired import Difference, counts_by_image, difference, iou
+from maskmatch.metrics.bootstrap import Difference, difference, iou, standard_error, with_error
 from maskmatch.run_files import checkpoint
 from maskmatch.training.baseline import Baseline
+from maskmatch.training.last_line import images_of_val
 from maskmatch.training.run import Run
 
 LABEL_NEXT = 5  # images
@@ -36,10 +38,12 @@ class Handover:
     baseline_is_better: bool
     miou_baseline: float  # the best on val
     miou_run: float  # likewise
+    error_baseline: float  # one standard error of it; nan of a single image
+    error_run: float  # likewise
     best_step: int  # when what is handed over was measured
     difference: Difference  # by how much what is handed over is above the other one
     images: int  # in val
-    held_out: bool  # whether val has other images than those that were learned from
+    val: str  # what it is, in a sentence
     worst_class: str | None  # of what is handed over, of the classes in val
     worst_iou: float
     label_next: list[Path]
@@ -52,6 +56,8 @@ class Handover:
             "best_is": "baseline" if self.baseline_is_better else "run",
             "miou_baseline": self.miou_baseline,
             "miou_run": self.miou_run,
+            "miou_error_baseline": finite(self.error_baseline),
+            "miou_error_run": finite(self.error_run),
             "difference": self.difference.value,
             "standard_error": finite(self.difference.error),
             "val_images": self.images,
@@ -64,25 +70,26 @@ class Handover:
         """For a person."""
         points, error = 100 * self.difference.value, 100 * self.difference.error
         surely = f"{points:+.1f} points" + ("" if math.isnan(error) else f", give or take {error:.1f}")
-        images = f"{self.images} held-out images" if self.held_out else f"the {self.images} images it learned from"
-        on_val = f"on {images} ({surely})"
+        on_val = f"on {self.val} ({surely})"
+        run = with_error(self.miou_run, self.error_run, 3)
+        alone = with_error(self.miou_baseline, self.error_baseline, 3)
         if self.baseline_is_better:
             said = (
-                f"the unlabelled images did not help: with them val mIoU is {self.miou_run:.3f}, so this is the "
-                f"network of the labelled alone, with {self.miou_baseline:.3f} {on_val}"
+                f"the unlabelled images did not help: with them val mIoU is {run}, so this is the "
+                f"network of the labelled alone, with {alone} {on_val}"
             )
         else:
-            said = (
-                f"labelled alone would have given a val mIoU of about {self.miou_baseline:.3f}; this has "
-                f"{self.miou_run:.3f} {on_val}"
-            )
+            said = f"labelled alone would have given a val mIoU of about {alone}; this has {run} {on_val}"
         if self.worst_class is None:
             return said
-        said += f"; its worst class is {self.worst_class}, with {self.worst_iou:.3f}"
+        name = called(self.worst_class)
+        said += f"; its worst class is {name}, with {self.worst_iou:.3f}"
         if not self.label_next:
             return said
+        number = len(self.label_next)
+        images = "image" if number == 1 else "images"
         names = ", ".join(map(str, self.label_next))
-        return f"{said}; the next best thing: label {len(self.label_next)} more images for {self.worst_class}: {names}"
+        return f"{said}; the next best thing: label {number} more {images} for {name}: {names}"
 
 
 def hand_over(run: Run) -> Handover | None:
@@ -95,19 +102,21 @@ def hand_over(run: Run) -> Handover | None:
     run_wins = run.best_miou >= baseline.best.miou
     own = _network(run, checkpoint.load_weights(best, run.config.train.select) if run.world.leads else None)
     alone = _network(run, _weights(baseline))
-    better, other = (own, alone) if run_wins else (alone, own)
-    counts = [_counts(run, network) for network in (better, other)]
+    of_run, of_alone = (run.validator.counts(network).counts.cpu().numpy() for network in (own, alone))
+    better, counts, others = (own, of_run, of_alone) if run_wins else (alone, of_alone, of_run)
     if run.world.leads:
         checkpoint.save_baseline(folder, baseline.best.student, baseline.best.teacher, best=not run_wins)
-    worst, worst_iou = _worst(counts[0].sum(0))
+    worst, worst_iou = _worst(counts.sum(0))
     return Handover(
         baseline_is_better=not run_wins,
         miou_baseline=baseline.best.miou,
         miou_run=run.best_miou,
+        error_baseline=standard_error(of_alone),
+        error_run=standard_error(of_run),
         best_step=run.best_step if run_wins else baseline.best.step,
-        difference=difference(*counts),
+        difference=difference(counts, others),
         images=len(run.dataset.val),
-        held_out=not {pair.image for pair in run.dataset.val} <= {pair.image for pair in run.dataset.labeled},
+        val=images_of_val(run),
         worst_class=None if worst is None else run.dataset.class_names[worst],
         worst_iou=worst_iou,
         label_next=_label_next(run, better, worst) if run.world.leads and worst is not None else [],
@@ -125,11 +134,6 @@ def _network(run: Run, weights: checkpoint.Weights | None) -> nn.Module:
 
 def _weights(baseline: Baseline) -> checkpoint.Weights:
     return baseline.best.teacher if baseline.select == "teacher" else baseline.best.student
-
-
-def _counts(run: Run, network: nn.Module) -> np.ndarray:
-    own = slice(run.world.rank, None, run.world.size)
-    return counts_by_image(run.validator, network, own, len(run.dataset.val), run.world.sum)
 
 
 def _worst(counts: np.ndarray) -> tuple[int | None, float]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskmatch.common.counting import count_each
+from maskmatch.common.counting import count_each, count_in_each
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7), (2, 40), (90,), (0, 4), (4, 0)], ids=str)
@@ -18,6 +18,9 @@ def test_counts_are_numpys(shape: tuple[int, ...], size: int) -> None:
     given = torch.from_numpy(index)
     assert count_each(given, size).tolist() == np.bincount(index.ravel(), minlength=size).tolist()
     assert count_each(given, size, torch.from_numpy(values)).tolist() == weighted
+    if len(shape) > 1:
+        apart = [np.bincount(part.ravel(), minlength=size).tolist() for part in index]
+        assert count_in_each(given, size).tolist() == apart
 
 
 def test_the_counters_of_many_classes_take_no_more_memory_than_the_image() -> None:

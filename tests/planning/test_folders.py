@@ -88,6 +88,7 @@ def trained_on(plan: Plan, root: Path) -> dict[str, int]:
         ("set/{}.jpg", "set_masks/{}.png"),
         ("img/image{}.jpg", "gt/mask_{}.png"),
         ("frame-{}.jpg", "label-{}.png"),
+        ("{}.jpg", "{}.png"),
         ("pictures/été #1: ‘é’/{}.jpg", "masks/été #1: ‘é’/{}.png"),
     ],
 )
@@ -169,9 +170,16 @@ def smooth_masks(root: Path) -> None:
         cv2.imwrite(str(file), cv2.GaussianBlur(pixels, (3, 3), 1))
 
 
+def yolo(root: Path) -> None:
+    shutil.rmtree(root / "masks")
+    (root / "labels").mkdir()
+    (root / "labels/000.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+
+
 ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no images": (lambda root: [shutil.rmtree(root / name) for name in ("images", "masks")], "found none"),
     "no masks": (lambda root: shutil.rmtree(root / "masks"), "found no mask of an image"),
+    "boxes": (yolo, "texts such as 000.txt (YOLO's boxes or polygons) are no masks"),
     "other names": (lambda root: (root / "masks").rename(root / "mine"), "found no mask of an image"),
     "two masks": (lambda root: shutil.copy(root / "masks/000.png", root / "masks/000.bmp"), "got two"),
     "smeared": (jpeg_masks, "JPEG changes values"),
@@ -192,6 +200,44 @@ def test_odd_folders_give_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
         planned(root)
     assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_links_that_return_are_not_followed(tmp_path: Path) -> None:
+    """Three of them, which would be walked in all orders, each up to 40 times."""
+    root = draw(tmp_path / "set")
+    (tmp_path / "link").symlink_to(root)
+    for name in ("a", "b", "c"):
+        (root / "images" / name).symlink_to(root)
+    for place in (root, tmp_path / "link"):
+        plan, _ = planned(place)
+        assert {part: len(pairs) for part, pairs in plan.lists.items()} == {"labeled": 8, "unlabeled": 2, "val": 2}
+
+
+def test_names_that_no_list_can_hold_are_left_out(tmp_path: Path) -> None:
+    root = draw(tmp_path / "set")
+    for name in ("line\nend.jpg", "tab\t.jpg"):
+        write(root / "images/x.jpg", image(name))
+        (root / "images/x.jpg").rename(root / "images" / name)
+    plan, _ = planned(root)
+    assert trained_on(plan, root) == {"labeled": 8, "unlabeled": 2, "val": 2}
+    assert sum("no list can hold its name" in note for note in plan.notes) == 2
+
+
+def test_copies_of_held_out_images_are_not_learned_from(tmp_path: Path) -> None:
+    root = draw(tmp_path / "set", masked=12)
+    for i in range(7):
+        for folder, suffix in (("images", "jpg"), ("masks", "png")):
+            shutil.copy(root / f"{folder}/{i:03d}.{suffix}", root / f"{folder}/copy{i:03d}.{suffix}")
+    plan, _ = planned(root)
+    val, labeled = ({pair.image.stem[-3:] for pair in plan.lists[part]} for part in ("val", "labeled"))
+    assert val and val.isdisjoint(labeled) and any("as val or test has them too" in note for note in plan.notes)
+
+
+def test_a_list_of_file_names(tmp_path: Path) -> None:
+    root = draw(tmp_path / "set")
+    (root / "val.txt").write_text("000.jpg\n003.jpg\n")
+    plan, _ = planned(root)
+    assert sorted(pair.image.stem for pair in plan.lists["val"]) == ["000", "003"]
 
 
 def test_what_cannot_be_used_is_left_out_and_said(tmp_path: Path) -> None:

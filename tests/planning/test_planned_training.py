@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -84,6 +86,38 @@ def test_it_is_resumed_exactly(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert main([*argv, *stopped, "--resume"]) == 0
     assert Path("stopped/plan.yaml").read_bytes() == before
     assert numbers("whole") == numbers("stopped")
+
+
+def test_masks_added_later_begin_with_the_best_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run of before is only read; what it learned from is not held out, and labelled alone goes on from its own."""
+    command = ["--data.root", str(folder), *SMALL, "--train.lr", "0.01"]
+    assert main([*command, "--output", "runs/first"]) == 0
+    before = {path: path.read_bytes() for path in Path("runs/first").rglob("*") if path.is_file()}
+    assert "init_from" not in capsys.readouterr().out
+    same = plan.make_plan(folder, Path("lists")).options  # nothing was added
+    assert "init_from" not in same and same["train.lr"] != 0.01
+    for i in range(6, 9):
+        cv2.imwrite(str(folder / f"masks/{i}.png"), np.eye(64, dtype=np.uint8))
+    assert main([*command, "--output", "runs/second"]) == 0
+    said = capsys.readouterr().out
+    assert "init_from runs/first: 3 masks were added since: its best weights; none of the masks" in said
+    assert "labelled alone goes on from its own" in said and "loaded from runs/first/checkpoints/best/teacher" in said
+    assert before == {path: path.read_bytes() for path in Path("runs/first").rglob("*") if path.is_file()}
+    learned, held_out = Path("runs/first/plan-lists/labeled.txt"), Path("runs/second/plan-lists/val.txt")
+    assert not set(learned.read_text().splitlines()) & set(held_out.read_text().splitlines())
+    third = plan.make_plan(folder, Path("lists"))  # as the second, since the second knew all of these masks
+    assert (
+        third.options["init_from"] == "runs/first"
+        and third.lists["val"] == plan.make_plan(folder, Path("lists")).lists["val"]
+    )
+    for change, why in (
+        ({"model.encoder": "resnet18"}, "model.encoder was tu-test_resnet, and is resnet18 now"),
+        ({"data.num_classes": 3}, "there were 2 classes, and there are 3 now"),
+        ({"data.mask_values": [1, 0]}, "its classes are stored as their numbers, and now as [1, 0]"),
+    ):
+        other = plan.make_plan(folder, Path("lists"), change)
+        assert "init_from" not in other.options and any(why in note for note in other.notes), other.notes
+    assert plan.make_plan(folder, Path("lists"), {"init_from": "mine.pt"}).options["init_from"] == "mine.pt"
 
 
 @pytest.mark.parametrize(

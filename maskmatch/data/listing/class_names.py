@@ -84,3 +84,8 @@ def nothing_in_common(names: Sequence[str], known: Sequence[str], source: str) -
 def _key(name: str) -> str:
     """What makes a name, whoever writes it: `traffic_light` is `Traffic light`."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def called(name: str) -> str:
+    """What a class is called in a sentence: `class 1` where it has no name but its number."""
+    return f"class {name}" if name.isdecimal() else name

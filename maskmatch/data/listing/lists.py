@@ -74,10 +74,15 @@ def format_list(pairs: Iterable[Pair], root: Path) -> str:
     """A list as `read_list` reads it, its paths relative to the root."""
     rows = [[_relative(path, root) for path in pair if path] for pair in pairs]
     for name in (name for row in rows for name in row):
-        if set("\t\r\n") & set(name) or name != name.strip():
+        if not can_be_listed(name):
             raise UserError(f"expected names that can stand on a line, without tabs and line ends, got {name!r}")
     separator = "\t" if any(" " in name for row in rows for name in row) else " "
     return "".join(separator.join(row) + "\n" for row in rows)
+
+
+def can_be_listed(name: str) -> bool:
+    """Whether a name can stand on a line of a list."""
+    return not set("\t\r\n") & set(name) and name == name.strip()
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -69,12 +70,19 @@ class Pairing:
     def find(self, name: str) -> Pair | None:
         """An image by its path under the root, or by an id: what the pattern's wildcards stand for."""
         path = under(self.root, name)
-        found = [path] if path.is_file() else self._images_by_id.get(name.strip("/"), [])
+        ids = self._images_by_id
+        found = [path] if path.is_file() else ids.get(name.strip("/")) or self._named(name)
         if len(found) > 1:
             raise UserError(f"expected one file for `{name}` in {self.images.text}, got two: {found[0]}, {found[1]}")
         if not found and not is_path(name):
             return None
         return self.pair(found[0] if found else path)
+
+    def _named(self, name: str) -> list[Path]:
+        """The images of an id with their suffix, `008.jpg`."""
+        stem, suffix = os.path.splitext(name.strip("/"))
+        images = self._images_by_id.get(stem, []) if suffix.lower() in IMAGE_SUFFIXES else []
+        return [image for image in images if image.suffix == suffix]
 
     def refuse_shared_masks(self, pairs: Iterable[Pair]) -> None:
         """Raise UserError where two images have one mask."""

@@ -110,9 +110,37 @@ class Pattern:
         return absolute[len(self._prefix) :] if absolute.startswith(self._prefix) else None
 
     def _found(self, plain: list[str], suffixes: Collection[str]) -> list[Path]:
-        names = {name for one in plain for name in glob.glob(one, root_dir=self.folder, recursive=True)}
+        names = {name for one in plain for name in _names(self.folder, one.split("/"))}
         paths = (self.folder / name for name in sorted(names))
         return [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The folder and all below it, each with the names of its files, through links too.
+
+    Hidden folders are left out, and links to a folder that they lie in.
+    """
+    for place, below, names in os.walk(folder, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith(".") and not _returns(Path(place, name)))
+        yield Path(place), sorted(names)
+
+
+def _returns(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in, which would have no end."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.absolute().parents}
+
+
+def _names(folder: Path, parts: list[str]) -> Iterator[str]:
+    """As glob.glob, which would go round in links that return; `parts` are those of the pattern between slashes."""
+    if "**" not in parts:
+        yield from glob.glob("/".join(parts), root_dir=folder)
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ["*"]
+    for head in glob.glob("/".join([*parts[:at], ""]), root_dir=folder) if at else [""]:
+        for place, _ in walk(folder / head):
+            above = "" if place == folder else place.relative_to(folder).as_posix() + "/"
+            yield from (above + name for name in _names(place, rest))
 
 
 def _fixed(root: Path, text: str) -> int:

@@ -22,6 +22,7 @@ from maskmatch.planning.held_out import PART, hold_out, unsure
 from maskmatch.planning.looks import Looks, look_at
 from maskmatch.planning.mask_reading import Masks, read_masks, sound_images
 from maskmatch.planning.own_parts import Parts, divide, without_repeats
+from maskmatch.planning.seen import Seen
 from maskmatch.planning.views import colors, flips
 
 RARE = 0.01  # share of the labelled pixels
@@ -53,10 +54,12 @@ def data_choices(root: Path, lists: Path, yours: Mapping[str, Any], runs: Iterab
     masked = list(dict.fromkeys([*parts.labeled, *parts.val, *spare]))
     named = named_classes(root, [pair.mask for pair in masked if pair.mask])
     stored = frozenset([*(named.values or ()), *named.ignored]) if named and named.colored else frozenset[int]()
-    masks = read_masks(masked, stored)
+    before = Seen(root)
+    masks = read_masks(masked, before, stored)
     classes = find_classes(root, masks, named, yours)
     looks = look_at([mask.pair for mask in masks.read], classes.table, len(classes.names))
-    unlabeled, faults = sound_images(parts.unlabeled)
+    unlabeled, faults = sound_images(parts.unlabeled, before)
+    before.save()
     earlier, added = with_fewer_masks(runs, [mask.pair for mask in masks.read])
     seen = earlier.learned if earlier else frozenset[Path]()
     parts, reasons, notes = _with_val(parts._replace(unlabeled=unlabeled), masks, classes, looks, seen)

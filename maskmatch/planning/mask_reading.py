@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maskmatch.common.errors import UserError
-from maskmatch.data.checking.preflight import check_files, check_image, each
+from maskmatch.data.checking.preflight import check_files, check_image
 from maskmatch.data.checking.stored_values import count_values
 from maskmatch.data.dataset import Pair
 from maskmatch.data.decoding.files import READABLE_MASK, FileError, opened, read_stored_mask, value_text
+from maskmatch.planning.seen import Seen
 
 
 class Mask(NamedTuple):
@@ -38,29 +39,30 @@ class Masks(NamedTuple):
     faults: list[str]  # a line for each that could not
 
 
-def read_masks(pairs: Sequence[Pair], colors: frozenset[int] = frozenset()) -> Masks:
+def read_masks(pairs: Sequence[Pair], seen: Seen, colors: frozenset[int] = frozenset()) -> Masks:
     """Decode the masks of `pairs`, in threads.
 
     Args:
         pairs: with masks.
+        seen: what was found in them before.
         colors: what masks may store as colours, where a file says so: palettes are then read as theirs.
 
     Raises UserError where not one can be used.
     """
     if colors:
-        read, faults = _read(pairs, as_colors=True)
+        read, faults = _read(pairs, seen, as_colors=True)
         if set(np.concatenate([mask.values for mask in read]).tolist()) & (colors - {0}):
             return Masks(read, True, faults)
-    read, faults = _read(pairs, as_colors=False)
+    read, faults = _read(pairs, seen, as_colors=False)
     if any(_has_colors(mask) for mask in read):
-        read, faults = _read(pairs, as_colors=True)
+        read, faults = _read(pairs, seen, as_colors=True)
         return Masks(read, True, faults)
     return Masks([mask._replace(values=mask.values & 255) if mask.packed else mask for mask in read], False, faults)
 
 
-def sound_images(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:
+def sound_images(pairs: Sequence[Pair], seen: Seen) -> tuple[list[Pair], list[str]]:
     """The images that can be read, by their headers and ends, and a line for each other."""
-    faults = list(each(_fault_of_image, pairs))
+    faults = seen.each("image", _fault_of_image, pairs, lambda fault: None if fault else True, lambda *_: None)
     return [pair for pair, fault in zip(pairs, faults, strict=True) if not fault], [fault for fault in faults if fault]
 
 
@@ -91,8 +93,9 @@ def _common(mask: Mask) -> np.ndarray:
     return np.sort(mask.values[[i for i in order if mask.counts[i] >= mask.counts.sum() / 100]])
 
 
-def _read(pairs: Sequence[Pair], *, as_colors: bool) -> tuple[list[Mask], list[str]]:
-    found = list(each(lambda pair: _look(pair, as_colors=as_colors), pairs))
+def _read(pairs: Sequence[Pair], seen: Seen, *, as_colors: bool) -> tuple[list[Mask], list[str]]:
+    what = "mask of colours" if as_colors else "mask"
+    found = seen.each(what, lambda pair: _look(pair, as_colors=as_colors), pairs, _stored, _restored)
     read = [one for one in found if isinstance(one, Mask)]
     faults = [one for one in found if isinstance(one, str)]
     if not read:
@@ -117,6 +120,18 @@ def _look(pair: Pair, *, as_colors: bool) -> Mask | str:
         return Mask(pair, *count_values(stored), (height, width), packed, lossy)
     except UserError as error:
         return str(error)
+
+
+def _stored(found: Mask | str) -> Any:
+    """A mask for JSON; a fault may be gone the next time, as with more memory."""
+    if isinstance(found, str):
+        return None
+    return [found.values.tolist(), found.counts.tolist(), list(found.size), found.packed, found.lossy]
+
+
+def _restored(pair: Pair, kept: Any) -> Mask | str:
+    values, counts, (height, width), packed, lossy = kept
+    return Mask(pair, np.array(values, np.int64), np.array(counts, np.int64), (height, width), packed, lossy)
 
 
 def _fault_of_image(pair: Pair) -> str | None:

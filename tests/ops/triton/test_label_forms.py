@@ -73,13 +73,13 @@ def test_series_of_any_number_of_classes(classes: int) -> None:
 @on_device
 @pytest.mark.parametrize("count", range(1, 9))
 def test_series_of_any_number_of_scales(count: int) -> None:
-    """Weights and flips; from four scales on of nine classes the threads of a pixel are several."""
-    scales = [draw(9 + 8 * (count > 4), 1 + s % 2, 2 + s, seed=s) for s in range(count)]
+    """Weights and flips; at eight scales of nine classes two threads share a pixel."""
+    scales = [draw(5 + 4 * (count > 4), 1 + s % 2, 2 + s, seed=s) for s in range(count)]
     check("series", scales, (7, 6), [0.5 + s for s in range(count)], [s % 2 == 1 for s in range(count)])
 
 
 @on_device
-@pytest.mark.parametrize("value", [-60.0, -90.0, -1e4])
+@pytest.mark.parametrize("value", [-60.0, -200.0, -1e4])
 @pytest.mark.parametrize("where", ["everywhere", "a node", "a row"])
 def test_classes_hidden_at_the_top_of_a_cell_are_likely_at_its_bottom(value: float, where: str) -> None:
     """Powers that vanish where a series begins."""

@@ -63,8 +63,7 @@ def pseudo_label_series_kernel(
             cell, end = cells[s], ends[s]
             own_powers, own_ratios = powers[s * OWN : (s + 1) * OWN], ratios[s * OWN : (s + 1) * OWN]
             if y == end:
-                cell += 1
-                end = first_output(cell + 1, heights[s], height, ALIGN_CORNERS, INDEX)
+                cell, end = cell + 1, first_output(cell + 2, heights[s], height, ALIGN_CORNERS, INDEX)
                 own_powers, own_ratios, steepest = _begin(
                     images[s], columns[s], cell, y, heights[s], widths[s], height, steepest, ALIGN_CORNERS, INDEX, OWN,
                     LANES,

@@ -17,6 +17,7 @@ from maskmatch.planning import Choice, Plan
 from maskmatch.planning.class_files import named_classes
 from maskmatch.planning.classes import Classes, find_classes
 from maskmatch.planning.mask_reading import read_masks
+from maskmatch.planning.seen import Seen
 from tests.planning.test_folders import draw, planned, target, write
 
 RED, GREEN, BLACK, VOID = (255, 0, 0), (0, 255, 0), (0, 0, 0), (224, 224, 192)
@@ -29,7 +30,7 @@ def classes_of(root: Path, **yours: object) -> Classes:
     named = named_classes(root, [pair.mask for pair in pairs if pair.mask])
     colors = frozenset(named.values or ()) if named and named.colored else frozenset[int]()
     options = {f"data.{name}": value for name, value in yours.items()}
-    return find_classes(root, read_masks(pairs, colors), named, options)
+    return find_classes(root, read_masks(pairs, Seen(root), colors), named, options)
 
 
 def chosen(classes: Classes) -> dict[str, object]:

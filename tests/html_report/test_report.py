@@ -94,7 +94,8 @@ def test_page(recorded_run, tmp_path):
     assert evaluate([str(recorded_run), "--output", str(tmp_path / "evaluation")]) == 0
     (file,) = (tmp_path / "evaluation").glob("*.json")
     measured = json.loads(file.read_text())
-    for value in (measured["miou"], measured["mean_boundary_iou"], *(row["iou"] for row in measured["classes"])):
+    assert f"{100 * measured['miou']:.1f} ± {100 * measured['miou_error']:.1f} %" in page.text
+    for value in (measured["mean_boundary_iou"], *(row["iou"] for row in measured["classes"])):
         assert f"{100 * value:.1f} %" in page.text
 
 

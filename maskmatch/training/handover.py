@@ -83,7 +83,7 @@ class Handover:
         if self.worst_class is None:
             return said
         name = called(self.worst_class)
-        said += f"; its worst class is {name}, with {self.worst_iou:.3f}"
+        said += f"; its worst class is {self.worst_class}, with {self.worst_iou:.3f}"
         if not self.label_next:
             return said
         number = len(self.label_next)

@@ -24,11 +24,11 @@ def last_line(run: Run, records: Sequence[dict[str, Any]]) -> str:
     if found is None:
         return said
     worst, iou = found
-    name = called(run.dataset.class_names[worst])
+    name = run.dataset.class_names[worst]
     said += f"; its worst class is {name}, with {iou:.3f}; the next best thing: "
     if run.dataset.unlabeled and not run.config.method.supervised_only:
-        return f"{said}label images with {name} (python -m maskmatch.predict RUN --next 5 names some)"
-    return f"{said}more images with {name}, and their masks"
+        return f"{said}label images with {called(name)} (python -m maskmatch.predict RUN --next 5 names some)"
+    return f"{said}more images with {called(name)}, and their masks"
 
 
 def images_of_val(run: Run) -> str:

@@ -186,6 +186,6 @@ def test_a_supervised_run_has_none_and_says_as_much(
     (line,) = (line for line in said if line.startswith("step 2: val mIoU student "))
     assert line.endswith(f"teacher {miou:.4f} +- {error:.4f}")
     assert said[-1] == (
-        f"val mIoU is {miou:.3f} +- {error:.3f} on 6 held-out images; its worst class is class {worst}, with "
+        f"val mIoU is {miou:.3f} +- {error:.3f} on 6 held-out images; its worst class is {worst}, with "
         f"{record['iou_teacher'][worst]:.3f}; the next best thing: more images with class {worst}, and their masks"
     )
